@@ -1,0 +1,117 @@
+// The shape of what /stats tells. Every `*_ms` object covers the last 60 s; every plain number counts since start unless it is a gauge.
+
+export interface WindowMs {
+  p50: number;
+  p95: number;
+  p99: number;
+  max: number;
+  count: number;
+}
+
+/** Cumulative, for Prometheus: `counts[i]` observations were <= `bounds[i]` seconds (not cumulative over i); the last count is +Inf. */
+export interface HistogramTotals {
+  bounds: readonly number[];
+  counts: readonly number[];
+  sum: number;
+}
+
+export interface LabelSnapshot {
+  in_flight: number;
+  queued: number;
+  granted: number;
+  waited: number;
+  refused: number;
+  wait_ms: WindowMs;
+}
+
+export interface LimiterSnapshot {
+  /** null = unlimited */
+  max_concurrent: number | null;
+  max_queue: number | null;
+  in_flight: number;
+  queued: number;
+  peak_in_flight: number;
+  peak_queued: number;
+  granted: number;
+  waited: number;
+  refused: number;
+  wait_ms: WindowMs;
+  /** By `x-aiproxy-operation`; at most 64 labels, then `other`. */
+  operations: Record<string, LabelSnapshot>;
+}
+
+export interface PoolSnapshot {
+  max: number;
+  active: number;
+  idle: number;
+  connecting: number;
+  opened: number;
+  closed: number;
+  /** Why connections were closed: idle_timeout, lifetime, max_requests, surplus, upstream, error, aborted, ... */
+  closed_by: Record<string, number>;
+  connect_failed: number;
+  /** Requests sent on an already used or warmed connection. */
+  reused: number;
+  /** reused / requests sent, 0..1; null before the first request. */
+  reuse_rate: number | null;
+  connect_ms: WindowMs;
+  dns_ms: WindowMs;
+  tcp_ms: WindowMs;
+  tls_ms: WindowMs;
+  /** reused * mean opening time, since start */
+  saved_ms: number;
+}
+
+export interface UpstreamSnapshot {
+  url: string;
+  limiter: string | null;
+  requests: number;
+  in_flight: number;
+  /** By class and code of what clients were answered: { "200": 12, "503": 1 } */
+  status: Record<string, number>;
+  /** By failure code. */
+  failures: Record<string, number>;
+  retries: number;
+  bytes_in: number;
+  bytes_out: number;
+  latency_ms: WindowMs;
+  ttfb_ms: WindowMs;
+  overhead_ms: WindowMs;
+  pool: PoolSnapshot;
+}
+
+export interface ProcessSnapshot {
+  version: string;
+  node: string;
+  pid: number;
+  rss_bytes: number;
+  heap_used_bytes: number;
+  event_loop_p99_ms: number;
+  uptime_s: number;
+}
+
+export interface ListenerSnapshot {
+  connections: number;
+  in_flight: number;
+  requests: number;
+  /** Requests answered without an upstream: unknown route, bad target, malformed head; by failure code. */
+  refused: Record<string, number>;
+  body_memory_bytes: number;
+  draining: boolean;
+}
+
+export interface StatsSnapshot {
+  process: ProcessSnapshot;
+  listener: ListenerSnapshot;
+  limiters: Record<string, LimiterSnapshot>;
+  upstreams: Record<string, UpstreamSnapshot>;
+}
+
+/** What only /metrics needs: cumulative histograms by upstream. */
+export interface MetricTotals {
+  upstreams: Record<
+    string,
+    { latency: HistogramTotals; ttfb: HistogramTotals; overhead: HistogramTotals; connect: HistogramTotals }
+  >;
+  limiters: Record<string, { wait: HistogramTotals }>;
+}
