@@ -1,0 +1,80 @@
+// The connection slots of one upstream: how many exchanges may be on its connections at once, with a few kept for bypass requests.
+
+import type { Line } from './line.ts';
+
+/** One way to a slot: the regular one, or the bypass. */
+export interface SlotGate {
+  line: Line | null;
+  readonly hasSlot: boolean;
+  take(): void;
+  /** Gives one slot back; the line before this gate moves on. */
+  give(): void;
+}
+
+/**
+ * `max` slots for regular exchanges and `extra` more that only bypass requests use.
+ * Bypass requests also use regular slots nobody waits for; those who do so never keep a regular request from its turn for longer
+ * than they run, because none is admitted there while one waits.
+ */
+export class Slots {
+  readonly max: number;
+  readonly extra: number;
+  readonly regular: SlotGate;
+  readonly bypass: SlotGate;
+  #regularTaken = 0;
+  #bypassTaken = 0;
+
+  constructor(max: number, extra: number) {
+    this.max = max;
+    this.extra = extra;
+    this.regular = new Gate(
+      () => this.#regularTaken + Math.max(0, this.#bypassTaken - this.extra) < this.max,
+      (n) => {
+        this.#regularTaken += n;
+      },
+      () => this.#pump(),
+    );
+    this.bypass = new Gate(
+      () => this.#bypassTaken < this.extra || (this.taken < this.max && !this.regular.line?.head),
+      (n) => {
+        this.#bypassTaken += n;
+      },
+      () => this.#pump(),
+    );
+  }
+
+  get taken(): number {
+    return this.#regularTaken + this.#bypassTaken;
+  }
+
+  #pump(): void {
+    if (this.regular.line?.head) this.regular.line.limiter.pump();
+    if (this.bypass.line?.head) this.bypass.line.limiter.pump();
+  }
+}
+
+class Gate implements SlotGate {
+  line: Line | null = null;
+  readonly #free: () => boolean;
+  readonly #add: (n: 1 | -1) => void;
+  readonly #given: () => void;
+
+  constructor(free: () => boolean, add: (n: 1 | -1) => void, given: () => void) {
+    this.#free = free;
+    this.#add = add;
+    this.#given = given;
+  }
+
+  get hasSlot(): boolean {
+    return this.#free();
+  }
+
+  take(): void {
+    this.#add(1);
+  }
+
+  give(): void {
+    this.#add(-1);
+    this.#given();
+  }
+}

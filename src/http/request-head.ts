@@ -1,0 +1,189 @@
+// A client's request head: what aiproxy itself needs from it, and what goes on to the upstream.
+// RFC 9110 section 7.6.1 (hop-by-hop fields), RFC 9112 section 6 (framing). One pass over flat raw pairs.
+
+/** What was found in a head. `problem` is set when the request must be refused. */
+export interface RequestHead {
+  /** Flat raw pairs for the upstream, case and order kept; without hop-by-hop fields, Host, framing and aiproxy's own. */
+  readonly forward: string[];
+  /** Number of Host fields, and whether each is well formed. */
+  hosts: number;
+  hostOk: boolean;
+  /** Declared length; -1 = none. */
+  contentLength: number;
+  chunked: boolean;
+  /** Value of x-aiproxy-operation, '' = none. */
+  operation: string;
+  problem: string;
+}
+
+/** Headers for aiproxy alone; nothing that starts like this is ever forwarded. */
+const OWN_PREFIX = 'x-aiproxy-';
+
+/**
+ * @param raw flat raw pairs as node:http gives them
+ * @param http10 an HTTP/1.0 request has no Transfer-Encoding
+ */
+export function readRequestHead(raw: readonly string[], http10: boolean): RequestHead {
+  const head: RequestHead = {
+    forward: [],
+    hosts: 0,
+    hostOk: true,
+    contentLength: -1,
+    chunked: false,
+    operation: '',
+    problem: '',
+  };
+  let connection = '';
+  for (let i = 0; i < raw.length; i += 2) {
+    const name = raw[i]!;
+    const value = raw[i + 1]!;
+    // Most names are told apart by their length alone.
+    switch (name.length) {
+      case 2:
+        if (sameName(name, 'te')) continue;
+        break;
+      case 4:
+        if (sameName(name, 'host')) {
+          head.hosts++;
+          if (!isWellFormedHost(value)) head.hostOk = false;
+          continue;
+        }
+        break;
+      case 6:
+        if (sameName(name, 'expect')) continue;
+        break;
+      case 7:
+        if (sameName(name, 'upgrade') || sameName(name, 'trailer')) continue;
+        break;
+      case 10:
+        if (sameName(name, 'connection')) {
+          connection = connection ? `${connection},${value}` : value;
+          continue;
+        }
+        if (sameName(name, 'keep-alive')) continue;
+        break;
+      case 14:
+        if (sameName(name, 'content-length')) {
+          readContentLength(head, value);
+          continue;
+        }
+        break;
+      case 16:
+        if (sameName(name, 'proxy-connection')) continue;
+        break;
+      case 17:
+        if (sameName(name, 'transfer-encoding')) {
+          readTransferEncoding(head, value, http10);
+          continue;
+        }
+        break;
+      case 18:
+        if (sameName(name, 'proxy-authenticate')) continue;
+        break;
+      case 19:
+        if (sameName(name, 'proxy-authorization')) continue;
+        break;
+    }
+    if (name.length > OWN_PREFIX.length && isOwn(name)) {
+      if (sameName(name, 'x-aiproxy-operation')) head.operation = value;
+      continue;
+    }
+    head.forward.push(name, value);
+  }
+  if (head.chunked && head.contentLength >= 0) head.problem = 'it has both Content-Length and Transfer-Encoding';
+  if (connection !== '') dropNamed(head.forward, connection);
+  return head;
+}
+
+/** ASCII case-insensitive; `lower` is lower case and of the same length. */
+export function sameName(name: string, lower: string): boolean {
+  for (let i = 0; i < lower.length; i++) {
+    const c = name.charCodeAt(i);
+    if (c !== lower.charCodeAt(i) && (c < 0x41 || c > 0x5a || (c | 0x20) !== lower.charCodeAt(i))) return false;
+  }
+  return true;
+}
+
+function isOwn(name: string): boolean {
+  // 'x' or 'X' first: cheaper than comparing the prefix of every header.
+  if ((name.charCodeAt(0) | 0x20) !== 0x78 || name.charCodeAt(9) !== 0x2d) return false;
+  return sameName(name, OWN_PREFIX);
+}
+
+function readContentLength(head: RequestHead, value: string): void {
+  if (head.contentLength >= 0) {
+    head.problem = 'it has more than one Content-Length';
+    return;
+  }
+  let length = 0;
+  for (let i = 0; i < value.length; i++) {
+    const digit = value.charCodeAt(i) - 0x30;
+    if (digit < 0 || digit > 9) {
+      head.problem = 'its Content-Length is not a number';
+      return;
+    }
+    length = length * 10 + digit;
+  }
+  if (value.length === 0 || length > Number.MAX_SAFE_INTEGER) head.problem = 'its Content-Length is not a number';
+  else head.contentLength = length;
+}
+
+function readTransferEncoding(head: RequestHead, value: string, http10: boolean): void {
+  if (http10) head.problem = 'HTTP/1.0 has no Transfer-Encoding';
+  else if (head.chunked || value.length !== 7 || !sameName(value, 'chunked')) {
+    head.problem = 'the only Transfer-Encoding understood is one "chunked"';
+  } else head.chunked = true;
+}
+
+/** Drops the fields a Connection header names (RFC 9110 section 7.6.1), in place. */
+export function dropNamed(pairs: string[], connection: string): void {
+  const named = new Set<string>();
+  for (const token of connection.toLowerCase().split(',')) {
+    const name = token.trim();
+    if (name !== '' && name !== 'close' && name !== 'keep-alive') named.add(name);
+  }
+  if (named.size === 0) return;
+  let kept = 0;
+  for (let i = 0; i < pairs.length; i += 2) {
+    if (named.has(pairs[i]!.toLowerCase())) continue;
+    pairs[kept++] = pairs[i]!;
+    pairs[kept++] = pairs[i + 1]!;
+  }
+  pairs.length = kept;
+}
+
+/**
+ * `uri-host [":" port]` of RFC 9110 section 7.2, as a client of ours may send it: a name, an IPv4 or a bracketed IPv6 address.
+ * Node accepts userinfo, paths, commas and nothing at all.
+ */
+export function isWellFormedHost(value: string): boolean {
+  const length = value.length;
+  if (length === 0 || length > 255) return false;
+  let i = 0;
+  if (value.charCodeAt(0) === 0x5b) {
+    i = value.indexOf(']');
+    if (i < 3) return false;
+    for (let j = 1; j < i; j++) {
+      const c = value.charCodeAt(j) | 0x20;
+      const ok = (c >= 0x30 && c <= 0x39) || (c >= 0x61 && c <= 0x66) || c === 0x3a || c === 0x2e;
+      if (!ok) return false;
+    }
+    i++;
+  } else {
+    for (; i < length; i++) {
+      const c = value.charCodeAt(i);
+      if (c === 0x3a) break;
+      const lower = c | 0x20;
+      const ok = (c >= 0x30 && c <= 0x39) || (lower >= 0x61 && lower <= 0x7a) || c === 0x2d || c === 0x2e || c === 0x5f;
+      if (!ok) return false;
+    }
+    if (i === 0) return false;
+  }
+  if (i === length) return true;
+  if (value.charCodeAt(i) !== 0x3a || length - i - 1 > 5) return false;
+  for (i++; i < length; i++) {
+    const c = value.charCodeAt(i);
+    if (c < 0x30 || c > 0x39) return false;
+  }
+  return true;
+}

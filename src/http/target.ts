@@ -1,0 +1,144 @@
+// Which request targets are allowed, and what of them goes to the upstream. Only ever refuses or forwards the very bytes that came.
+// Sources: RFC 9112 section 3.2; the prefix escapes of other proxies (GHSA-qmw8-3v4g-gwj4, GHSA-2q7r-29rg-6m5h, CVE-2026-44373).
+
+/** A target taken apart: `/openai/v1/x?q` is name `openai`, rest `/v1/x?q`, with the query at `queryAt` in rest (or its length). */
+export interface Target {
+  readonly name: string;
+  readonly rest: string;
+  readonly queryAt: number;
+}
+
+/** How often an encoded path is decoded to see what a careless upstream would make of it. */
+const MAX_DECODINGS = 4;
+
+const SLASH = 0x2f;
+const QUESTION = 0x3f;
+const HASH = 0x23;
+const PERCENT = 0x25;
+const BACKSLASH = 0x5c;
+const DOT = 0x2e;
+
+/**
+ * Takes the origin-form of a request target apart.
+ * @returns the target, or a sentence that says what is wrong with it (without the query)
+ */
+export function parseTarget(url: string): Target | string {
+  if (url.charCodeAt(0) !== SLASH) {
+    return url === '*' ? 'asterisk-form (*) names no upstream' : 'use a path such as /openai/v1/models, not an absolute URL';
+  }
+  let pathEnd = url.length;
+  let nameEnd = -1;
+  let previous = 0;
+  let suspicious = false;
+  for (let i = 0; i < url.length; i++) {
+    const c = url.charCodeAt(i);
+    if (c <= 0x20 || c >= 0x7f) return 'it has a character that must be percent-encoded';
+    if (c === HASH) return 'a fragment (#) never belongs in a request';
+    if (c === QUESTION) {
+      pathEnd = i;
+      break;
+    }
+    if (c === BACKSLASH) return 'it has a backslash';
+    if (c === SLASH) {
+      if (previous === SLASH) return 'it has an empty segment (//)';
+      if (i > 0 && nameEnd < 0) nameEnd = i;
+    } else if (c === PERCENT || (c === DOT && previous === SLASH)) suspicious = true;
+    previous = c;
+  }
+  for (let i = pathEnd; i < url.length; i++) {
+    const c = url.charCodeAt(i);
+    if (c <= 0x20 || c >= 0x7f) return 'its query has a character that must be percent-encoded';
+    if (c === HASH) return 'a fragment (#) never belongs in a request';
+  }
+  if (nameEnd < 0) nameEnd = pathEnd;
+  if (suspicious) {
+    const problem = problemOfPath(url.slice(0, pathEnd));
+    if (problem) return problem;
+  }
+  return { name: url.slice(1, nameEnd), rest: url.slice(nameEnd), queryAt: pathEnd - nameEnd };
+}
+
+/** Looks at a path as it stands and as it would look after one or more rounds of percent-decoding. */
+function problemOfPath(path: string): string | null {
+  let text = path;
+  for (let round = 0; round <= MAX_DECODINGS; round++) {
+    if (hasDotSegment(text)) return 'it has a dot segment (. or ..)';
+    if (round > 0 && hasForbiddenByte(text)) return 'it has an encoded backslash or control character';
+    if (!text.includes('%')) return null;
+    const decoded = decodeOnce(text);
+    if (decoded === null) return round === 0 ? 'it has a % that is not followed by two hex digits' : null;
+    if (decoded === text) return null;
+    text = decoded;
+  }
+  return 'it is percent-encoded too many times';
+}
+
+/** A segment `.` or `..`, also with a path parameter behind it (`..;x`), which some servers cut off before they resolve. */
+function hasDotSegment(path: string): boolean {
+  for (let start = 0; start <= path.length; ) {
+    let end = start;
+    while (end < path.length && path.charCodeAt(end) !== SLASH && path.charCodeAt(end) !== BACKSLASH) end++;
+    const segment = path.slice(start, end);
+    const parameter = segment.indexOf(';');
+    const plain = parameter < 0 ? segment : segment.slice(0, parameter);
+    if (plain === '.' || plain === '..') return true;
+    start = end + 1;
+  }
+  return false;
+}
+
+function hasForbiddenByte(path: string): boolean {
+  for (let i = 0; i < path.length; i++) {
+    const c = path.charCodeAt(i);
+    if (c < 0x20 || c === 0x7f || c === BACKSLASH) return true;
+  }
+  return false;
+}
+
+/** One round of percent-decoding, bytes as latin1; null when a % is malformed. */
+function decodeOnce(text: string): string | null {
+  let out = '';
+  for (let i = 0; i < text.length; i++) {
+    if (text.charCodeAt(i) !== PERCENT) {
+      out += text[i];
+      continue;
+    }
+    const high = hexDigit(text.charCodeAt(i + 1));
+    const low = hexDigit(text.charCodeAt(i + 2));
+    if (high < 0 || low < 0) return null;
+    out += String.fromCharCode(high * 16 + low);
+    i += 2;
+  }
+  return out;
+}
+
+function hexDigit(c: number): number {
+  if (c >= 0x30 && c <= 0x39) return c - 0x30;
+  const lower = c | 0x20;
+  return lower >= 0x61 && lower <= 0x66 ? lower - 0x57 : -1;
+}
+
+/** The path sent to the upstream: its base path, then the rest byte for byte. */
+export function upstreamPath(basePath: string, target: Target): string {
+  if (target.queryAt === 0) return `${basePath}/${target.rest}`;
+  return basePath === '' ? target.rest : basePath + target.rest;
+}
+
+/** Ready test for path patterns such as `/health` and `/static/*` (a star only at the end), on the rest of a target. */
+export class PathPatterns {
+  readonly #exact: Set<string>;
+  readonly #prefixes: readonly string[];
+
+  constructor(patterns: readonly string[]) {
+    this.#exact = new Set(patterns.filter((pattern) => !pattern.endsWith('*')));
+    this.#prefixes = patterns.filter((pattern) => pattern.endsWith('*')).map((pattern) => pattern.slice(0, -1));
+  }
+
+  matches(target: Target): boolean {
+    if (this.#exact.size === 0 && this.#prefixes.length === 0) return false;
+    const path = target.rest.slice(0, target.queryAt);
+    if (this.#exact.has(path)) return true;
+    for (const prefix of this.#prefixes) if (path.startsWith(prefix)) return true;
+    return false;
+  }
+}
