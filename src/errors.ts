@@ -14,13 +14,13 @@ interface FailureRow {
   readonly message: string;
 }
 
-const row = (
-  status: number,
-  side: Side,
-  retrySafe: boolean,
-  proxyStatus: string,
-  message: string,
-): FailureRow => ({ status, side, retrySafe, proxyStatus, message });
+const row = (status: number, side: Side, retrySafe: boolean, proxyStatus: string, message: string): FailureRow => ({
+  status,
+  side,
+  retrySafe,
+  proxyStatus,
+  message,
+});
 
 /** One row per failure code. The README has the same table with what a user should do. */
 export const FAILURES = {
@@ -32,21 +32,75 @@ export const FAILURES = {
   headers_too_large: row(431, 'client', false, 'http_request_error', 'The request head is too large'),
   client_gone: row(499, 'client', true, 'http_request_error', 'The client left before the answer was complete'),
   internal_error: row(500, 'proxy', false, 'proxy_internal_error', 'aiproxy failed; this is a bug, please report it'),
-  body_memory_full: row(503, 'proxy', true, 'connection_limit_reached', 'Too many request bodies are waiting (body_memory)'),
+  body_memory_full: row(
+    503,
+    'proxy',
+    true,
+    'connection_limit_reached',
+    'Too many request bodies are waiting (body_memory)',
+  ),
   queue_full: row(503, 'proxy', true, 'connection_limit_reached', 'The queue of the limiter is full (max_queue)'),
   queue_timeout: row(503, 'proxy', true, 'connection_limit_reached', 'No permit came free in time (queue_timeout)'),
   draining: row(503, 'proxy', true, 'proxy_internal_response', 'aiproxy is shutting down'),
   dns_failed: row(502, 'upstream', true, 'dns_error', "The upstream's host name could not be resolved"),
   connect_failed: row(502, 'upstream', true, 'connection_refused', 'No connection to the upstream could be opened'),
-  connect_timeout: row(504, 'upstream', true, 'connection_timeout', 'No connection to the upstream within timeouts.connect'),
+  connect_timeout: row(
+    504,
+    'upstream',
+    true,
+    'connection_timeout',
+    'No connection to the upstream within timeouts.connect',
+  ),
   tls_failed: row(502, 'upstream', true, 'tls_certificate_error', 'TLS with the upstream failed'),
-  upstream_reset: row(502, 'upstream', false, 'connection_terminated', 'The upstream closed the connection before it answered'),
-  upstream_cut: row(502, 'upstream', false, 'http_response_incomplete', 'The upstream closed the connection within its answer'),
-  upstream_protocol_error: row(502, 'upstream', false, 'http_protocol_error', 'The upstream did not answer with valid HTTP/1.1'),
-  upstream_head_too_large: row(502, 'upstream', false, 'http_response_header_section_size', "The head of the upstream's answer is too large (max_head)"),
-  headers_timeout: row(504, 'upstream', false, 'http_response_timeout', 'The upstream sent no answer within timeouts.headers'),
-  first_event_timeout: row(504, 'upstream', false, 'http_response_timeout', 'The upstream sent nothing but filler within timeouts.first_event'),
-  idle_timeout: row(504, 'upstream', false, 'connection_read_timeout', 'The upstream was silent for longer than timeouts.idle'),
+  upstream_reset: row(
+    502,
+    'upstream',
+    false,
+    'connection_terminated',
+    'The upstream closed the connection before it answered',
+  ),
+  upstream_cut: row(
+    502,
+    'upstream',
+    false,
+    'http_response_incomplete',
+    'The upstream closed the connection within its answer',
+  ),
+  upstream_protocol_error: row(
+    502,
+    'upstream',
+    false,
+    'http_protocol_error',
+    'The upstream did not answer with valid HTTP/1.1',
+  ),
+  upstream_head_too_large: row(
+    502,
+    'upstream',
+    false,
+    'http_response_header_section_size',
+    "The head of the upstream's answer is too large (max_head)",
+  ),
+  headers_timeout: row(
+    504,
+    'upstream',
+    false,
+    'http_response_timeout',
+    'The upstream sent no answer within timeouts.headers',
+  ),
+  first_event_timeout: row(
+    504,
+    'upstream',
+    false,
+    'http_response_timeout',
+    'The upstream sent nothing but filler within timeouts.first_event',
+  ),
+  idle_timeout: row(
+    504,
+    'upstream',
+    false,
+    'connection_read_timeout',
+    'The upstream was silent for longer than timeouts.idle',
+  ),
   total_timeout: row(504, 'upstream', false, 'http_response_timeout', 'The exchange took longer than timeouts.total'),
 } as const satisfies Record<string, FailureRow>;
 
@@ -69,9 +123,7 @@ export interface Answer {
 export function answerFor(code: FailureCode, detail: string, retryAfterS: number): Answer {
   const failure = FAILURES[code];
   const message = detail ? `${failure.message}: ${detail}` : failure.message;
-  const body = Buffer.from(
-    `${JSON.stringify({ error: { message, type: 'aiproxy_error', code, param: null } })}\n`,
-  );
+  const body = Buffer.from(`${JSON.stringify({ error: { message, type: 'aiproxy_error', code, param: null } })}\n`);
   const headers = [
     'content-type',
     'application/json',

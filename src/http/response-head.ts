@@ -19,8 +19,8 @@ export function readResponseHead(raw: readonly Buffer[], status: number): Respon
   const head: ResponseHead = { headers, contentLength: -1, chunked: false };
   let connection = '';
   for (let i = 0; i < raw.length; i += 2) {
-    const name = raw[i]!.latin1Slice();
-    const value = raw[i + 1]!.latin1Slice();
+    const name = raw[i]!.toString('latin1');
+    const value = raw[i + 1]!.toString('latin1');
     switch (name.length) {
       case 7:
         if (sameName(name, 'upgrade') || sameName(name, 'trailer')) continue;

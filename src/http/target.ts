@@ -24,7 +24,9 @@ const DOT = 0x2e;
  */
 export function parseTarget(url: string): Target | string {
   if (url.charCodeAt(0) !== SLASH) {
-    return url === '*' ? 'asterisk-form (*) names no upstream' : 'use a path such as /openai/v1/models, not an absolute URL';
+    return url === '*'
+      ? 'asterisk-form (*) names no upstream'
+      : 'use a path such as /openai/v1/models, not an absolute URL';
   }
   let pathEnd = url.length;
   let nameEnd = -1;

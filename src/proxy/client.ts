@@ -1,0 +1,39 @@
+// What the pipeline knows of a client's connection: one request to read, one answer to write. node:http is one implementation.
+
+/** Who is told what happens on the client's side. */
+export interface ClientListener {
+  bodyData(chunk: Buffer): void;
+  bodyEnd(): void;
+  /** The client takes bytes again after `write` returned false. */
+  drained(): void;
+  /** The client broke the protocol within its body. */
+  malformed(detail: string): void;
+  /** The client left; nothing can be written any more. */
+  gone(): void;
+}
+
+export interface Client {
+  readonly method: string;
+  /** Origin-form target, as sent. */
+  readonly url: string;
+  /** Flat raw pairs. */
+  readonly rawHeaders: readonly string[];
+  readonly http10: boolean;
+  listener: ClientListener | null;
+  /** The body starts to flow into the listener. */
+  readBody(): void;
+  pauseBody(): void;
+  resumeBody(): void;
+  /**
+   * The head of the answer: leaves with the first bytes of the body, at the latest at the end of this turn.
+   * @param reason the reason phrase, '' = the standard one
+   * @throws when a name or value may not be sent
+   */
+  begin(status: number, reason: string, headers: string[]): void;
+  /** @returns false when the client reads slower than we write: wait for `drained` */
+  write(chunk: Buffer): boolean;
+  /** @param last the last bytes, if they are known to be the last */
+  finish(last: Buffer | null): void;
+  /** Resets the connection: what was sent must not look complete. */
+  abort(): void;
+}

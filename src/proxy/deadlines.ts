@@ -1,0 +1,87 @@
+// Which deadline of an exchange comes next, and which one has passed. Every one has its own failure code.
+
+import type { FailureCode } from '../errors.ts';
+import { RATE_WINDOW_MS } from './body.ts';
+import type { Exchange } from './exchange.ts';
+
+/** What an exchange is waiting for. The connect deadline is the dial's own (upstream/dial.ts). */
+export const Phase = {
+  /** the client's body, read ahead */
+  Body: 0,
+  /** permit and slot */
+  Queue: 1,
+  /** a connection */
+  Connect: 2,
+  /** a streamed body on its way to the upstream */
+  Send: 3,
+  /** the head of the answer; begins when the request is fully sent */
+  Headers: 4,
+  /** the body of the answer */
+  Answer: 5,
+} as const;
+export type Phase = (typeof Phase)[keyof typeof Phase];
+
+const NEVER = Number.POSITIVE_INFINITY;
+
+/** The time of the deadline that may pass first, ms; Infinity = none. */
+export function nextDeadline(exchange: Exchange): number {
+  const total = exchange.acceptedAt + exchange.lane.timeouts.totalMs;
+  return Math.min(total, phaseDeadline(exchange), firstEventDeadline(exchange));
+}
+
+/** The failure of a deadline that has passed by `now`, or null. */
+export function dueFailure(exchange: Exchange, now: number): FailureCode | null {
+  const { timeouts } = exchange.lane;
+  if (now >= exchange.acceptedAt + timeouts.totalMs) return 'total_timeout';
+  if (now >= firstEventDeadline(exchange)) return 'first_event_timeout';
+  if (now < phaseDeadline(exchange)) return null;
+  switch (exchange.phase) {
+    case Phase.Body:
+      return clientTooSlow(exchange, now);
+    case Phase.Queue:
+      return 'queue_timeout';
+    case Phase.Send:
+      return exchange.body?.wanted ? clientTooSlow(exchange, now) : 'idle_timeout';
+    case Phase.Headers:
+      return 'headers_timeout';
+    case Phase.Answer:
+      return 'idle_timeout';
+    default:
+      return null;
+  }
+}
+
+function phaseDeadline(exchange: Exchange): number {
+  const { timeouts, line } = exchange.lane;
+  switch (exchange.phase) {
+    case Phase.Body:
+      return rateDeadline(exchange);
+    case Phase.Queue:
+      return exchange.phaseAt + line.limiter.queueTimeoutMs;
+    case Phase.Send:
+      // Either the client owes us bytes, or the upstream does not take them.
+      return exchange.body?.wanted ? rateDeadline(exchange) : exchange.lastByteAt + timeouts.idleMs;
+    case Phase.Headers:
+      return exchange.sentAt + timeouts.headersMs;
+    case Phase.Answer:
+      // While we pause the upstream its silence is ours. The window is looked at again when it would have passed.
+      return exchange.upstreamPaused ? exchange.shared.now() + timeouts.idleMs : exchange.lastByteAt + timeouts.idleMs;
+    default:
+      return NEVER;
+  }
+}
+
+function firstEventDeadline(exchange: Exchange): number {
+  return exchange.sentAt < 0 || exchange.sawEvent ? NEVER : exchange.sentAt + exchange.lane.timeouts.firstEventMs;
+}
+
+function rateDeadline(exchange: Exchange): number {
+  return exchange.shared.bodyMinRate > 0 ? exchange.phaseAt + RATE_WINDOW_MS : NEVER;
+}
+
+/** Below the minimum rate: the client's fault. Else the next window begins. */
+function clientTooSlow(exchange: Exchange, now: number): FailureCode | null {
+  if (!exchange.body?.keptRate(exchange.shared.bodyMinRate)) return 'request_timeout';
+  exchange.phaseAt = now;
+  return null;
+}
