@@ -12,7 +12,7 @@ import { renderMetrics } from './observe/metrics.ts';
 import { SLICE_MS } from './observe/rolling-histogram.ts';
 import { LimiterStats, ListenerStats } from './observe/stats.ts';
 import type { Shared } from './proxy/exchange.ts';
-import { Proxy } from './proxy/pipeline.ts';
+import { Entrance } from './proxy/pipeline.ts';
 import { Routes } from './proxy/routes.ts';
 import { Drain } from './server/drain.ts';
 import { Gauges } from './server/gauges.ts';
@@ -65,8 +65,8 @@ export function assemble(config: Config, dump: unknown, version: string, log: Lo
       listenerStats.inFlight--;
     },
   };
-  const proxy = new Proxy(shared, new Routes(upstreams), listenerStats, config.listener.maxHeaders);
-  const listeners = config.listen.map((address) => new Listener(address, config.listener, proxy, listenerStats));
+  const entrance = new Entrance(shared, new Routes(upstreams), listenerStats, config.listener.maxHeaders);
+  const listeners = config.listen.map((address) => new Listener(address, config.listener, entrance, listenerStats));
   const drain = new Drain(config.drain, listeners, listenerStats);
   const gauges = new Gauges({
     version,

@@ -12,8 +12,9 @@ const LIMITS = { lowest: 1, highest: 3_600_000_000, figures: 2 } as const;
 const BOUNDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 600] as const;
 
 export class RollingHistogram {
-  #current: RecordableHistogram = createHistogram(LIMITS);
-  readonly #slices: RecordableHistogram[] = [this.#current];
+  /** Made when first written to: most operations of most limiters stay empty. */
+  readonly #slices: (RecordableHistogram | null)[] = new Array(SLICES).fill(null);
+  #index = 0;
   readonly #counts = new Array<number>(BOUNDS.length + 1).fill(0);
   #sumMs = 0;
   #total = 0;
@@ -21,7 +22,8 @@ export class RollingHistogram {
   /** @param ms anything below one microsecond counts as one */
   record(ms: number): void {
     const us = Math.round(ms * 1000);
-    this.#current.record(us < 1 ? 1 : us > LIMITS.highest ? LIMITS.highest : us);
+    const slice = this.#slices[this.#index] ?? this.#open();
+    slice.record(Math.min(Math.max(us, 1), LIMITS.highest));
     this.#sumMs += ms;
     this.#total++;
     const seconds = ms / 1000;
@@ -30,12 +32,16 @@ export class RollingHistogram {
     this.#counts[i]!++;
   }
 
-  /** Every SLICE_MS: starts a new slice, the oldest goes. */
+  #open(): RecordableHistogram {
+    const slice = createHistogram(LIMITS);
+    this.#slices[this.#index] = slice;
+    return slice;
+  }
+
+  /** Every SLICE_MS: goes on to the next slice, the oldest is forgotten. */
   rotate(): void {
-    const next = this.#slices.length < SLICES ? createHistogram(LIMITS) : this.#slices.shift()!;
-    next.reset();
-    this.#slices.push(next);
-    this.#current = next;
+    this.#index = (this.#index + 1) % SLICES;
+    this.#slices[this.#index]?.reset();
   }
 
   /** Milliseconds since start / observations since start; 0 before the first. */
@@ -49,7 +55,7 @@ export class RollingHistogram {
 
   window(): WindowMs {
     const merged = createHistogram(LIMITS);
-    for (const slice of this.#slices) if (slice.count > 0) merged.add(slice);
+    for (const slice of this.#slices) if (slice && slice.count > 0) merged.add(slice);
     if (merged.count === 0) return { p50: 0, p95: 0, p99: 0, max: 0, count: 0 };
     const ms = (us: number) => Math.round(us) / 1000;
     return {

@@ -1,6 +1,6 @@
 // The life of a request, in order. Read this and you know the product.
 //
-//   listener → Proxy.accept: is the request well formed, which upstream? → new Exchange → advance() over STAGES
+//   listener → Entrance.accept: is the request well formed, which upstream? → new Exchange → advance() over STAGES
 //   attempt → exchange.begin → exchange.write… → exchange.finish | fail → exchange.settle
 //
 // A stage is a plain function: NEXT goes on, DONE means an answer was given, WAIT means somebody will unpark the exchange.
@@ -51,7 +51,7 @@ const THE_BODY: Holder = { forget() {} };
 const THE_QUEUE: Holder = { forget: (exchange) => exchange.leaveLine() };
 
 /** Where clients' requests come in. */
-export class Proxy {
+export class Entrance {
   readonly #shared: Shared;
   readonly #routes: Routes;
   readonly #stats: ListenerStats;
@@ -68,21 +68,31 @@ export class Proxy {
   accept(client: Client): void {
     try {
       this.#stats.requests++;
-      if (client.rawHeaders.length > 2 * this.#maxHeaders) {
-        return this.refuse(client, 'headers_too_large', `more than ${this.#maxHeaders} fields`);
-      }
-      const head = readRequestHead(client.rawHeaders, client.http10);
-      if (head.problem) return this.refuse(client, 'bad_request', head.problem);
-      if (!hostIsRight(head, client.http10)) return this.refuse(client, 'invalid_host', '');
-      const target = parseTarget(client.url);
-      if (typeof target === 'string') return this.refuse(client, 'invalid_target', target);
-      const route = this.#routes.match(target);
-      if (!route) return this.refuse(client, 'unknown_upstream', `known are ${this.#routes.known}`);
-      this.#stats.inFlight++;
-      new Exchange(this.#shared, STAGES, route.upstream, route.lane, client, target, head).advance();
+      this.#admit(client);
     } catch (error) {
       this.#shared.onBug(error);
       client.abort();
+    }
+  }
+
+  #admit(client: Client): void {
+    if (client.rawHeaders.length > 2 * this.#maxHeaders) {
+      this.refuse(client, 'headers_too_large', `more than ${this.#maxHeaders} fields`);
+      return;
+    }
+    const head = readRequestHead(client.rawHeaders, client.http10);
+    const target = parseTarget(client.url);
+    if (head.problem) this.refuse(client, 'bad_request', head.problem);
+    else if (!hostIsRight(head, client.http10)) this.refuse(client, 'invalid_host', '');
+    else if (typeof target === 'string') this.refuse(client, 'invalid_target', target);
+    else {
+      const route = this.#routes.match(target);
+      if (!route) {
+        this.refuse(client, 'unknown_upstream', `known are ${this.#routes.known}`);
+        return;
+      }
+      this.#stats.inFlight++;
+      new Exchange(this.#shared, STAGES, route.upstream, route.lane, client, target, head).advance();
     }
   }
 

@@ -50,7 +50,7 @@ export class Listener {
       (request, response) => this.#request(request, response),
     );
     this.#server.maxConnections = config.maxConnections;
-    // Node drops the fields beyond this without a word; we count them ourselves and refuse (Proxy.accept).
+    // Node drops the fields beyond this without a word; we count them ourselves and refuse (Entrance.accept).
     this.#server.maxHeadersCount = 0;
     this.#server.on('connection', (socket: WithConnection) => {
       const connection = new ClientConnection(this, socket);
