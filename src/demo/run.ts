@@ -108,7 +108,7 @@ interface Phase {
 
 async function measureLoad(phase: Phase): Promise<Measurement> {
   const { stage, path, users, calls, progress, signal } = phase;
-  const callsPerUser = Math.max(3, Math.round(callsOf(users) / (phase.quick ? 5 : 1)));
+  const callsPerUser = Math.max(5, Math.round(callsOf(users) / (phase.quick ? 5 : 1)));
   const label = `${String(users).padStart(4)} ${users === 1 ? 'user ' : 'users'} ${path.padEnd(7)}`;
   progress.begin(label, users * callsPerUser);
   await stage.resetCounters();
@@ -123,7 +123,7 @@ async function measureLoad(phase: Phase): Promise<Measurement> {
 
 /** Enough for a p95 with few users, and bounded with many. */
 function callsOf(users: number): number {
-  return users <= 1 ? 40 : users <= 20 ? 30 : Math.max(5, Math.round(2500 / users));
+  return users <= 1 ? 40 : users <= 20 ? 30 : Math.max(5, Math.round(1500 / users));
 }
 
 /** From what the upstreams saw: a call without a connection of its own reused one. */
