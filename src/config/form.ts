@@ -1,0 +1,202 @@
+// The form of the YAML file as a zod schema: every key with its kind, bounds, default and description.
+//
+// Durations and sizes stay texts here, so that the form can be shown again as the file writes it; resolve.ts turns it
+// into numbers. The JSON Schema for editors is exported from this too.
+
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: the templates of the config look like those of JS
+
+import { z } from 'zod';
+import {
+  address,
+  baseUrl,
+  count,
+  duration,
+  filledText,
+  hostName,
+  name,
+  named,
+  oneOf,
+  pathPattern,
+  section,
+  size,
+  whole,
+} from './leaves.ts';
+import { fileRules, keepaliveDefault, poolRules, upstreamRules, whateverElse } from './rules.ts';
+import { LONGEST_MS, LONGEST_TIMER_MS } from './units.ts';
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+const GIB = 1024 * MIB;
+
+/** For what one of Node's own timers measures. */
+const TIMER = { min: 1, max: LONGEST_TIMER_MS } as const;
+const TIMER_OR_ZERO = { min: 0, max: LONGEST_TIMER_MS } as const;
+/** For what the timer wheel measures; 0 is refused because it could be read as "none". */
+const DEADLINE_OR_NONE = { min: 1, max: LONGEST_MS, word: 'none' } as const;
+
+const log = section({
+  level: oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
+    .default('info')
+    .describe('The least serious log line that is written. Default info.'),
+  access: oneOf(['all', 'errors', 'off'])
+    .default('all')
+    .describe('One log line per exchange: for all, for failed ones (errors), or none (off). Default all.'),
+});
+
+const drain = section({
+  accept_for: duration(TIMER_OR_ZERO)
+    .default('0s')
+    .describe('Duration that new connections are still served after SIGTERM, while /readyz says 503. Default 0s.'),
+  timeout: duration(TIMER_OR_ZERO)
+    .default('30s')
+    .describe('Duration that exchanges in flight get to finish; what is left is cut. Default 30s.'),
+});
+
+const maintenance = section({
+  interval: duration({ min: 100, max: LONGEST_TIMER_MS })
+    .default('30s')
+    .describe('Duration between two closings of surplus and old upstream connections. Default 30s.'),
+});
+
+const listener = section({
+  max_connections: whole({ min: 1, max: 1_000_000 })
+    .default(10_000)
+    .describe('Client connections open at once; a further one is closed. Default 10000.'),
+  keepalive_timeout: duration(TIMER)
+    .default('75s')
+    .describe('Duration that an idle client connection is kept. Default 75s.'),
+  head_timeout: duration(TIMER)
+    .default('10s')
+    .describe('Duration in which the head of a request must arrive whole. Default 10s.'),
+  max_head: size({ min: KIB, max: MIB }).default('32kb').describe('Size limit of a request head. Default 32kb.'),
+  max_headers: whole({ min: 1, max: 10_000 })
+    .default(200)
+    .describe('Number of header lines a request may have. Default 200.'),
+  max_pipelined: whole({ min: 0, max: 1000 })
+    .default(16)
+    .describe('Number of requests that may wait behind the running one on one client connection. Default 16.'),
+});
+
+const limiter = section({
+  max_concurrent: count({ min: 1, max: 1_000_000 }).describe(
+    'Number of requests that run at once in all upstreams that name this limiter, or unlimited. Required.',
+  ),
+  max_queue: count({ min: 0, max: 10_000_000 })
+    .default(10_000)
+    .describe('Number of requests that may wait for their turn, or unlimited; 0 = refuse at once. Default 10000.'),
+  queue_timeout: duration(DEADLINE_OR_NONE)
+    .default('none')
+    .describe('Duration a request may wait for its turn, or none. Default none.'),
+});
+
+const pool = section({
+  connections: whole({ min: 1, max: 65_535 })
+    .default(50)
+    .describe('Number of connections to this upstream at most; each carries one request at a time. Default 50.'),
+  keepalive: whole({ min: 0, max: 65_535 })
+    .optional()
+    .meta({ default: 20 })
+    .describe('Number of idle connections kept. Default 20, or `connections` where that is less.'),
+  idle_timeout: duration(TIMER)
+    .default('30s')
+    .describe('Duration after which an idle connection is closed. Default 30s.'),
+  max_lifetime: duration({ min: 1, max: LONGEST_MS, word: 'none' })
+    .default('10m')
+    .describe('Duration after which a connection is no longer reused, give or take 20 %, or none. Default 10m.'),
+  max_requests: count({ min: 1, max: 1_000_000_000 })
+    .default('unlimited')
+    .describe('Number of requests one connection carries before it is closed, or unlimited. Default unlimited.'),
+  warm: whole({ min: 0, max: 65_535 })
+    .default(0)
+    .describe('Number of connections opened before the first request, and again after a close. Default 0.'),
+})
+  .superRefine(poolRules, whateverElse)
+  .transform(keepaliveDefault);
+
+const timeouts = section({
+  connect: duration(TIMER).default('5s').describe('Duration to open a connection, with DNS and TLS. Default 5s.'),
+  headers: duration(DEADLINE_OR_NONE)
+    .default('600s')
+    .describe('Duration from the request fully sent to the head of the answer, or none. Default 600s.'),
+  first_event: duration(DEADLINE_OR_NONE)
+    .default('none')
+    .describe('Duration to the first event of a stream, not counting keep-alive filler, or none. Default none.'),
+  idle: duration(DEADLINE_OR_NONE)
+    .default('60s')
+    .describe('Duration between two pieces of an answer, or none. Default 60s.'),
+  total: duration(DEADLINE_OR_NONE)
+    .default('none')
+    .describe('Duration of the whole exchange, waiting included, or none. Default none.'),
+});
+
+const pemRule = 'must be the path of a PEM file, or PEM text given by ${NAME} or ${file:path}';
+const tls = section({
+  ca: filledText(pemRule)
+    .optional()
+    .describe('Certificates to trust: PEM file, relative to the config file. Default: those of Node.'),
+  servername: hostName()
+    .optional()
+    .describe('Name asked for (SNI) and checked in the certificate. Default: the host of `url`.'),
+  cert: filledText(pemRule)
+    .optional()
+    .describe('Client certificate: PEM file, relative to the config file; needs `key`. Default: none.'),
+  key: filledText(pemRule)
+    .optional()
+    .describe('Private key of `cert`: PEM file, relative to the config file, unencrypted. Default: none.'),
+});
+
+const upstream = section({
+  url: baseUrl().describe('Where requests go: http or https, host, and a path put before theirs. Required.'),
+  limiter: name('a limiter').optional().describe('Name of the limiter this upstream shares. Default: none.'),
+  pool: pool.prefault({}).describe('Connections to this upstream.'),
+  timeouts: timeouts.prefault({}).describe('Deadlines; each has its own failure code.'),
+  bypass: z
+    .array(pathPattern())
+    .default([])
+    .describe('Paths (/health, /static/*) that skip the limiter and the deadlines except connect. Default [].'),
+  replay: z
+    .array(pathPattern())
+    .default([])
+    .describe('Paths whose requests are safe to send twice, whatever the method. Default [].'),
+  max_head: size({ min: KIB, max: MIB }).default('32kb').describe('Size limit of the head of an answer. Default 32kb.'),
+  tls: tls.prefault({}).describe('TLS to this upstream; only with https.'),
+}).superRefine(upstreamRules, whateverElse);
+
+export const form = section({
+  listen: z
+    .union([address(), z.array(address()).min(1, 'must have at least one address')], {
+      error: 'must be host:port such as 127.0.0.1:8080, or a list of them',
+    })
+    .default('127.0.0.1:8080')
+    .describe('Address, or list of addresses, that clients connect to. Port 0 = any free. Default 127.0.0.1:8080.'),
+  stats: address()
+    .default('127.0.0.1:9090')
+    .describe('Address of the stats port: dashboard, /stats, /metrics, /readyz. Default 127.0.0.1:9090.'),
+  allowed_hosts: z
+    .array(hostName())
+    .default([])
+    .describe('Names accepted in the Host header of the stats port besides IP addresses and localhost. Default [].'),
+  log: log.prefault({}).describe('What is logged.'),
+  drain: drain.prefault({}).describe('How the proxy stops.'),
+  maintenance: maintenance.prefault({}).describe('The regular tidying of the pools.'),
+  body_buffer: size({ min: KIB, max: GIB })
+    .default('256kb')
+    .describe('Size of the request body read ahead before a permit is asked for. Default 256kb.'),
+  body_memory: size({ min: KIB, max: 64 * GIB })
+    .default('64mb')
+    .describe('Size of all request bodies waiting together; beyond it the answer is 503. Default 64mb.'),
+  body_min_rate: size({ min: 0, max: GIB })
+    .default('1kb')
+    .describe('Size per second that a request body must bring while it is waited for; 0 = no minimum. Default 1kb.'),
+  listener: listener.prefault({}).describe('What clients are granted.'),
+  limiters: named('a limiter', [], limiter)
+    .default({})
+    .describe('Concurrency limits by name; an upstream takes part in one by naming it. Default {}.'),
+  upstreams: named('an upstream', ['healthz'], upstream)
+    .refine((upstreams) => Object.keys(upstreams).length > 0, 'must have at least one upstream')
+    .meta({ minProperties: 1 })
+    .describe('The APIs behind the proxy by name: the first segment of a request path. Required.'),
+}).superRefine(fileRules, whateverElse);
+
+/** The file after validation: defaults filled in, durations and sizes still texts. */
+export type Form = z.output<typeof form>;

@@ -1,0 +1,95 @@
+// Turns the validated form of the config into ready numbers, so that nothing is parsed after start.
+
+import { parseAddress } from './address.ts';
+import { parseBaseUrl } from './base-url.ts';
+import type { Form } from './form.ts';
+import type { Config, LimiterConfig, TlsConfig, UpstreamConfig } from './schema.ts';
+import { parseCount, parseDuration, parseSize } from './units.ts';
+
+type UpstreamForm = Form['upstreams'][string];
+
+/** `readFile` gives the PEM text that a tls key stands for: the content of that path, or the value itself. */
+export function resolve(form: Form, readFile: (value: string) => string): Config {
+  return {
+    listen: [form.listen].flat().map((text) => ready(parseAddress(text))),
+    stats: ready(parseAddress(form.stats)),
+    allowedHosts: form.allowed_hosts.map((host) => host.toLowerCase()),
+    log: form.log,
+    drain: { acceptForMs: ms(form.drain.accept_for), timeoutMs: ms(form.drain.timeout) },
+    maintenance: { intervalMs: ms(form.maintenance.interval) },
+    listener: {
+      maxConnections: form.listener.max_connections,
+      keepAliveTimeoutMs: ms(form.listener.keepalive_timeout),
+      headTimeoutMs: ms(form.listener.head_timeout),
+      maxHeadBytes: bytes(form.listener.max_head),
+      maxHeaders: form.listener.max_headers,
+      maxPipelined: form.listener.max_pipelined,
+      bodyBufferBytes: bytes(form.body_buffer),
+      bodyMemoryBytes: bytes(form.body_memory),
+      bodyMinRate: bytes(form.body_min_rate),
+    },
+    limiters: Object.entries(form.limiters).map(([name, limiter]) => resolveLimiter(name, limiter)),
+    upstreams: Object.entries(form.upstreams).map(([name, upstream]) => resolveUpstream(name, upstream, readFile)),
+  };
+}
+
+function resolveLimiter(name: string, limiter: Form['limiters'][string]): LimiterConfig {
+  return {
+    name,
+    maxConcurrent: number(limiter.max_concurrent),
+    maxQueue: number(limiter.max_queue),
+    queueTimeoutMs: ms(limiter.queue_timeout),
+  };
+}
+
+function resolveUpstream(name: string, upstream: UpstreamForm, readFile: (value: string) => string): UpstreamConfig {
+  const { pool, timeouts } = upstream;
+  return {
+    name,
+    ...ready(parseBaseUrl(upstream.url)),
+    limiter: upstream.limiter ?? null,
+    pool: {
+      connections: pool.connections,
+      keepalive: pool.keepalive,
+      idleTimeoutMs: ms(pool.idle_timeout),
+      maxLifetimeMs: ms(pool.max_lifetime),
+      maxRequests: number(pool.max_requests),
+      warm: pool.warm,
+    },
+    timeouts: {
+      connectMs: ms(timeouts.connect),
+      headersMs: ms(timeouts.headers),
+      firstEventMs: ms(timeouts.first_event),
+      idleMs: ms(timeouts.idle),
+      totalMs: ms(timeouts.total),
+    },
+    bypass: upstream.bypass,
+    replay: upstream.replay,
+    maxHeadBytes: bytes(upstream.max_head),
+    tls: resolveTls(upstream.tls, readFile),
+  };
+}
+
+function resolveTls(tls: UpstreamForm['tls'], readFile: (value: string) => string): TlsConfig {
+  const pem = (value: string | undefined) => (value === undefined ? null : readFile(value));
+  return { ca: pem(tls.ca), servername: tls.servername ?? null, cert: pem(tls.cert), key: pem(tls.key) };
+}
+
+// The bounds were checked with the form, key by key.
+function ms(text: string | 0): number {
+  return ready(parseDuration(text, { min: 0, max: Number.POSITIVE_INFINITY, word: 'none' }));
+}
+
+function bytes(text: string | 0): number {
+  return ready(parseSize(text, { min: 0, max: Number.POSITIVE_INFINITY }));
+}
+
+function number(value: number | 'unlimited'): number {
+  return ready(parseCount(value, { min: 0, max: Number.POSITIVE_INFINITY, word: 'unlimited' }));
+}
+
+/** A text from a parser is the rule that was broken: after validation, that is a bug. */
+function ready<T extends number | object>(parsed: T | string): T {
+  if (typeof parsed === 'string') throw new Error(`the validated form is wrong: ${parsed}`);
+  return parsed;
+}
