@@ -1,0 +1,251 @@
+// The real object graph in this process, and the rule that every e2e test ends with: nothing is left behind.
+
+import type { Test } from 'tap';
+import { type Assembly, assemble } from '../../src/assemble.ts';
+import type {
+  Config,
+  LimiterConfig,
+  ListenerConfig,
+  PoolConfig,
+  TimeoutsConfig,
+  TlsConfig,
+} from '../../src/config/schema.ts';
+import { makeLog } from '../../src/observe/log.ts';
+import type { StatsSnapshot } from '../../src/observe/snapshot.ts';
+import { until } from './until.ts';
+
+export interface UpstreamOverrides {
+  readonly url: string;
+  readonly limiter?: string;
+  readonly pool?: Partial<PoolConfig>;
+  readonly timeouts?: Partial<TimeoutsConfig>;
+  readonly bypass?: readonly string[];
+  readonly replay?: readonly string[];
+  readonly maxHeadBytes?: number;
+  readonly tls?: Partial<TlsConfig>;
+}
+
+export interface ConfigOverrides {
+  readonly upstreams: Readonly<Record<string, UpstreamOverrides>>;
+  readonly limiters?: Readonly<Record<string, Partial<Omit<LimiterConfig, 'name'>>>>;
+  readonly listener?: Partial<ListenerConfig>;
+  readonly log?: Partial<Config['log']>;
+  readonly drain?: Partial<Config['drain']>;
+  readonly maintenanceMs?: number;
+}
+
+const NEVER = Number.POSITIVE_INFINITY;
+
+/** The schema's defaults, in ready numbers, with what a test wants different. */
+export function makeConfig(overrides: ConfigOverrides): Config {
+  const address = { host: '127.0.0.1', port: 0, text: '127.0.0.1:0' };
+  return {
+    listen: [address],
+    stats: address,
+    allowedHosts: [],
+    log: { level: 'info', access: 'all', ...overrides.log },
+    drain: { acceptForMs: 0, timeoutMs: 5000, ...overrides.drain },
+    maintenance: { intervalMs: overrides.maintenanceMs ?? 30_000 },
+    listener: {
+      maxConnections: 10_000,
+      keepAliveTimeoutMs: 75_000,
+      headTimeoutMs: 10_000,
+      maxHeadBytes: 32 << 10,
+      maxHeaders: 200,
+      maxPipelined: 16,
+      bodyBufferBytes: 256 << 10,
+      bodyMemoryBytes: 64 << 20,
+      bodyMinRate: 1024,
+      ...overrides.listener,
+    },
+    limiters: Object.entries(overrides.limiters ?? {}).map(([name, limiter]) => ({
+      name,
+      maxConcurrent: NEVER,
+      maxQueue: 10_000,
+      queueTimeoutMs: NEVER,
+      ...limiter,
+    })),
+    upstreams: Object.entries(overrides.upstreams).map(([name, upstream]) => {
+      const url = new URL(upstream.url);
+      return {
+        name,
+        protocol: url.protocol as 'http:' | 'https:',
+        hostname: url.hostname,
+        port: Number(url.port),
+        origin: url.origin,
+        basePath: url.pathname.replace(/\/+$/, ''),
+        limiter: upstream.limiter ?? null,
+        pool: {
+          connections: 50,
+          keepalive: 20,
+          idleTimeoutMs: 30_000,
+          maxLifetimeMs: 600_000,
+          maxRequests: NEVER,
+          warm: 0,
+          ...upstream.pool,
+        },
+        timeouts: {
+          connectMs: 5000,
+          headersMs: 60_000,
+          firstEventMs: NEVER,
+          idleMs: 60_000,
+          totalMs: NEVER,
+          ...upstream.timeouts,
+        },
+        bypass: upstream.bypass ?? [],
+        replay: upstream.replay ?? [],
+        maxHeadBytes: upstream.maxHeadBytes ?? 32 << 10,
+        tls: { ca: null, servername: null, cert: null, key: null, ...upstream.tls },
+      };
+    }),
+  };
+}
+
+/** A line of the log. */
+export interface LogLine {
+  readonly level: number;
+  readonly msg: string;
+  readonly [key: string]: unknown;
+}
+
+/** Sent by `Rig.ask` with every request; no log line may ever hold it. */
+export const SECRET = 'sk-s3cr3t-never-to-be-seen';
+
+export class TestProxy {
+  readonly port: number;
+  readonly statsPort: number;
+  readonly assembly: Assembly;
+  /** Log lines as written. */
+  readonly rawLog: string[];
+  #stopped: Promise<void> | null = null;
+
+  private constructor(assembly: Assembly, port: number, statsPort: number, rawLog: string[]) {
+    this.assembly = assembly;
+    this.port = port;
+    this.statsPort = statsPort;
+    this.rawLog = rawLog;
+  }
+
+  static async start(overrides: ConfigOverrides, dump: unknown = {}): Promise<TestProxy> {
+    const rawLog: string[] = [];
+    const config = makeConfig(overrides);
+    const { log } = makeLog(config.log.level, {
+      write: (line: string) => {
+        rawLog.push(line);
+      },
+    });
+    const assembly = assemble(config, dump, '0.0.0-test', log, () => void assembly.drain.start());
+    const { listen, stats } = await assembly.start();
+    return new TestProxy(assembly, listen[0]!.port, stats.port, rawLog);
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  stats(): StatsSnapshot {
+    return this.assembly.gauges.snapshot();
+  }
+
+  upstream(name = 'ai') {
+    return this.stats().upstreams[name]!;
+  }
+
+  pool(name = 'ai') {
+    return this.upstream(name).pool;
+  }
+
+  limiter(name: string) {
+    return this.stats().limiters[name]!;
+  }
+
+  get log(): LogLine[] {
+    return this.rawLog.map((line) => JSON.parse(line) as LogLine);
+  }
+
+  /** One access line per exchange (and per refused request), in the order they ended. */
+  get exchanges(): LogLine[] {
+    return this.log.filter((line) => line.msg === 'exchange');
+  }
+
+  /** Gauges that are not back at 0, by name; {} when all is well. */
+  busy(): Record<string, number> {
+    const { listener, limiters, upstreams } = this.stats();
+    const gauges: [string, number][] = [
+      ['listener.in_flight', listener.in_flight],
+      ['listener.body_memory_bytes', listener.body_memory_bytes],
+    ];
+    for (const [name, limiter] of Object.entries(limiters)) {
+      gauges.push([`${name}.in_flight`, limiter.in_flight], [`${name}.queued`, limiter.queued]);
+      for (const [label, operation] of Object.entries(limiter.operations)) {
+        gauges.push([`${name}.${label}.in_flight`, operation.in_flight], [`${name}.${label}.queued`, operation.queued]);
+      }
+    }
+    for (const [name, upstream] of Object.entries(upstreams)) {
+      gauges.push([`${name}.in_flight`, upstream.in_flight]);
+      gauges.push([`${name}.pool.active`, upstream.pool.active], [`${name}.pool.connecting`, upstream.pool.connecting]);
+    }
+    return Object.fromEntries(gauges.filter(([, value]) => value !== 0));
+  }
+
+  /** Waits until every gauge is back at 0. */
+  async idle(withinMs = 5000): Promise<void> {
+    await until(
+      `all gauges at 0, but ${JSON.stringify(this.busy())}`,
+      () => Object.keys(this.busy()).length === 0,
+      withinMs,
+    ).catch(() => {
+      throw new Error(`not back at 0: ${JSON.stringify(this.busy())}`);
+    });
+  }
+
+  stop(): Promise<void> {
+    this.#stopped ??= this.assembly.stop();
+    return this.#stopped;
+  }
+
+  /** What is wrong after all clients have left; [] when nothing is left behind. Stops the proxy. */
+  async leftovers(): Promise<string[]> {
+    const wrong: string[] = [];
+    await this.idle().catch((error: Error) => wrong.push(error.message));
+    await until('all client connections gone', () => this.stats().listener.connections === 0).catch(() =>
+      wrong.push(`${this.stats().listener.connections} client connections are still counted`),
+    );
+    for (const [name, { pool }] of Object.entries(this.stats().upstreams)) {
+      const open = pool.opened - pool.closed;
+      if (open !== pool.active + pool.idle)
+        wrong.push(`${name}: ${open} connections open, but ${pool.active + pool.idle} known`);
+      const reasons = Object.values(pool.closed_by).reduce((sum, count) => sum + count, 0);
+      if (reasons !== pool.closed) wrong.push(`${name}: ${pool.closed} closed, but ${reasons} reasons`);
+    }
+    await this.stop();
+    for (const line of this.log) {
+      if (line.msg.includes('bug')) wrong.push(`a bug line: ${JSON.stringify(line)}`);
+    }
+    wrong.push(...this.#lineProblems());
+    const leak = this.rawLog.find((line) => line.includes(SECRET));
+    if (leak) wrong.push(`a credential is in the log: ${leak}`);
+    return wrong;
+  }
+
+  /** Every exchange has exactly one access line. */
+  #lineProblems(): string[] {
+    const { upstreams } = this.stats();
+    const lines = this.exchanges;
+    if (lines.length === 0) return [];
+    const wrong: string[] = [];
+    for (const [name, { requests, status }] of Object.entries(upstreams)) {
+      const told = lines.filter((line) => line.upstream === name).length;
+      const counted = Object.values(status).reduce((sum, count) => sum + count, 0);
+      if (told !== requests || counted !== requests) {
+        wrong.push(`${name}: ${requests} requests, ${told} access lines, ${counted} counted by status`);
+      }
+    }
+    return wrong;
+  }
+}
+
+/** Fails the test for each thing left behind. */
+export async function assertNothingLeft(t: Test, proxy: TestProxy): Promise<void> {
+  t.same(await proxy.leftovers(), [], 'nothing is left behind');
+}
