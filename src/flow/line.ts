@@ -65,8 +65,10 @@ export class Line {
     if (waiter.line !== this) return;
     const wasHead = waiter === this.head;
     this.#unlink(waiter);
+    if (!wasHead) return;
     // The one behind may be able to run where the head could not wait any longer (both free, pump not yet run).
-    if (wasHead && this.head) this.limiter.pump();
+    if (this.head) this.limiter.pump();
+    else this.slots.lineEmptied();
   }
 
   /** The head gets permit and slot and runs. Only when both are free. */
@@ -77,6 +79,7 @@ export class Line {
     this.limiter.waited++;
     this.slots.take();
     waiter.grantee.granted();
+    if (!this.head) this.slots.lineEmptied();
   }
 
   #unlink(waiter: Waiter): void {

@@ -9,6 +9,8 @@ export interface SlotGate {
   take(): void;
   /** Gives one slot back; the line before this gate moves on. */
   give(): void;
+  /** Nobody waits in this gate's line any more. */
+  lineEmptied(): void;
 }
 
 /**
@@ -33,6 +35,8 @@ export class Slots {
         this.#regularTaken += n;
       },
       () => this.#pump(),
+      // Bypass requests keep off regular slots while somebody waits for them; those who came meanwhile move on now.
+      () => this.#pumpBypass(),
     );
     this.bypass = new Gate(
       () => this.#bypassTaken < this.extra || (this.taken < this.max && !this.regular.line?.head),
@@ -40,6 +44,7 @@ export class Slots {
         this.#bypassTaken += n;
       },
       () => this.#pump(),
+      () => {},
     );
   }
 
@@ -49,6 +54,10 @@ export class Slots {
 
   #pump(): void {
     if (this.regular.line?.head) this.regular.line.limiter.pump();
+    this.#pumpBypass();
+  }
+
+  #pumpBypass(): void {
     if (this.bypass.line?.head) this.bypass.line.limiter.pump();
   }
 }
@@ -58,11 +67,13 @@ class Gate implements SlotGate {
   readonly #free: () => boolean;
   readonly #add: (n: 1 | -1) => void;
   readonly #given: () => void;
+  readonly lineEmptied: () => void;
 
-  constructor(free: () => boolean, add: (n: 1 | -1) => void, given: () => void) {
+  constructor(free: () => boolean, add: (n: 1 | -1) => void, given: () => void, lineEmptied: () => void) {
     this.#free = free;
     this.#add = add;
     this.#given = given;
+    this.lineEmptied = lineEmptied;
   }
 
   get hasSlot(): boolean {
