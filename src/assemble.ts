@@ -65,8 +65,10 @@ export function assemble(config: Config, dump: unknown, version: string, log: Lo
       listenerStats.inFlight--;
     },
   };
-  const entrance = new Entrance(shared, new Routes(upstreams), listenerStats, config.listener.maxHeaders);
-  const listeners = config.listen.map((address) => new Listener(address, config.listener, entrance, listenerStats));
+  const entrance = new Entrance(shared, new Routes(upstreams), listenerStats);
+  const listeners = config.listen.map(
+    (address) => new Listener(address, config.listener, entrance, listenerStats, wheel, now),
+  );
   const drain = new Drain(config.drain, listeners, listenerStats);
   const gauges = new Gauges({
     version,

@@ -13,6 +13,11 @@ export interface RequestHead {
   chunked: boolean;
   /** Value of x-aiproxy-operation, '' = none. */
   operation: string;
+  /** The client asked for this in its Connection field. */
+  wantsClose: boolean;
+  wantsKeepAlive: boolean;
+  /** `Expect: 100-continue` */
+  expectsContinue: boolean;
   problem: string;
 }
 
@@ -31,6 +36,9 @@ export function readRequestHead(raw: readonly string[], http10: boolean): Reques
     contentLength: -1,
     chunked: false,
     operation: '',
+    wantsClose: false,
+    wantsKeepAlive: false,
+    expectsContinue: false,
     problem: '',
   };
   let connection = '';
@@ -50,7 +58,10 @@ export function readRequestHead(raw: readonly string[], http10: boolean): Reques
         }
         break;
       case 6:
-        if (sameName(name, 'expect')) continue;
+        if (sameName(name, 'expect')) {
+          readExpect(head, value);
+          continue;
+        }
         break;
       case 7:
         if (sameName(name, 'upgrade') || sameName(name, 'trailer')) continue;
@@ -91,7 +102,7 @@ export function readRequestHead(raw: readonly string[], http10: boolean): Reques
     head.forward.push(name, value);
   }
   if (head.chunked && head.contentLength >= 0) head.problem = 'it has both Content-Length and Transfer-Encoding';
-  if (connection !== '') dropNamed(head.forward, connection);
+  if (connection !== '') readConnection(head, connection);
   return head;
 }
 
@@ -108,6 +119,41 @@ function isOwn(name: string): boolean {
   // 'x' or 'X' first: cheaper than comparing the prefix of every header.
   if ((name.charCodeAt(0) | 0x20) !== 0x78 || name.charCodeAt(9) !== 0x2d) return false;
   return sameName(name, OWN_PREFIX);
+}
+
+function readExpect(head: RequestHead, value: string): void {
+  if (value.length === 12 && sameName(value, '100-continue')) head.expectsContinue = true;
+  else head.problem = 'the only Expect understood is 100-continue';
+}
+
+function readConnection(head: RequestHead, connection: string): void {
+  if (namesNoField(connection)) {
+    head.wantsClose = connection.length === 5;
+    head.wantsKeepAlive = connection.length === 10;
+    return;
+  }
+  const named = connectionTokens(connection);
+  head.wantsClose = named.delete('close');
+  head.wantsKeepAlive = named.delete('keep-alive');
+  dropNamed(head.forward, named);
+}
+
+/** Exactly `keep-alive` or `close`: what nearly everybody sends, without the general case's split. */
+export function namesNoField(connection: string): boolean {
+  return (
+    (connection.length === 10 && sameName(connection, 'keep-alive')) ||
+    (connection.length === 5 && sameName(connection, 'close'))
+  );
+}
+
+/** The lower-cased tokens of a Connection field (RFC 9110 section 7.6.1). */
+export function connectionTokens(connection: string): Set<string> {
+  const tokens = new Set<string>();
+  for (const token of connection.toLowerCase().split(',')) {
+    const name = token.trim();
+    if (name !== '') tokens.add(name);
+  }
+  return tokens;
 }
 
 function readContentLength(head: RequestHead, value: string): void {
@@ -135,13 +181,8 @@ function readTransferEncoding(head: RequestHead, value: string, http10: boolean)
   } else head.chunked = true;
 }
 
-/** Drops the fields a Connection header names (RFC 9110 section 7.6.1), in place. */
-export function dropNamed(pairs: string[], connection: string): void {
-  const named = new Set<string>();
-  for (const token of connection.toLowerCase().split(',')) {
-    const name = token.trim();
-    if (name !== '' && name !== 'close' && name !== 'keep-alive') named.add(name);
-  }
+/** Drops the named fields, in place. */
+export function dropNamed(pairs: string[], named: ReadonlySet<string>): void {
   if (named.size === 0) return;
   let kept = 0;
   for (let i = 0; i < pairs.length; i += 2) {

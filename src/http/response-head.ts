@@ -1,6 +1,6 @@
 // An upstream's answer head: what goes on to the client, and what aiproxy needs to know about its body.
 
-import { dropNamed, sameName } from './request-head.ts';
+import { connectionTokens, dropNamed, namesNoField, sameName } from './request-head.ts';
 
 export interface ResponseHead {
   /** Flat raw pairs for the client: case, order and duplicates kept, hop-by-hop fields gone. */
@@ -54,6 +54,6 @@ export function readResponseHead(raw: readonly Buffer[], status: number): Respon
     }
     headers.push(name, value);
   }
-  if (connection !== '') dropNamed(headers, connection);
+  if (connection !== '' && !namesNoField(connection)) dropNamed(headers, connectionTokens(connection));
   return head;
 }

@@ -56,6 +56,7 @@ export class Body {
   }
 
   end(): void {
+    this.#resume(); // it may end in the very bytes that made us pause
     this.complete = true;
     if (this.#feed && this.#chunks.length === 0) this.#feed.push(null);
   }

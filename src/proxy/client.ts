@@ -1,4 +1,6 @@
-// What the pipeline knows of a client's connection: one request to read, one answer to write. node:http is one implementation.
+// What the pipeline knows of a client's connection: one request to read, one answer to write. The listener's connection is one (server/client-connection.ts).
+
+import type { RequestHead } from '../http/request-head.ts';
 
 /** Who is told what happens on the client's side. */
 export interface ClientListener {
@@ -16,8 +18,7 @@ export interface Client {
   readonly method: string;
   /** Origin-form target, as sent. */
   readonly url: string;
-  /** Flat raw pairs. */
-  readonly rawHeaders: readonly string[];
+  readonly head: RequestHead;
   readonly http10: boolean;
   listener: ClientListener | null;
   /** The body starts to flow into the listener. */
@@ -27,7 +28,7 @@ export interface Client {
   /**
    * The head of the answer: leaves with the first bytes of the body, at the latest at the end of this turn.
    * @param reason the reason phrase, '' = the standard one
-   * @throws when a name or value may not be sent
+   * @throws when a field may not be sent
    */
   begin(status: number, reason: string, headers: string[]): void;
   /** @returns false when the client reads slower than we write: wait for `drained` */

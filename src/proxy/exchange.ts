@@ -105,7 +105,6 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     lane: Lane,
     client: Client,
     target: Target,
-    head: RequestHead,
   ) {
     this.shared = shared;
     this.#stages = stages;
@@ -113,8 +112,8 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     this.lane = lane;
     this.client = client;
     this.target = target;
-    this.head = head;
-    this.operation = lane.limiterStats ? lane.limiterStats.operation(head.operation) : null;
+    this.head = client.head;
+    this.operation = lane.limiterStats ? lane.limiterStats.operation(client.head.operation) : null;
     this.acceptedAt = shared.now();
     this.phaseAt = this.acceptedAt;
     client.listener = this;

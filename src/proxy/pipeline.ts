@@ -6,7 +6,7 @@
 // A stage is a plain function: NEXT goes on, DONE means an answer was given, WAIT means somebody will unpark the exchange.
 
 import { answerFor, type FailureCode } from '../errors.ts';
-import { type RequestHead, readRequestHead } from '../http/request-head.ts';
+import type { RequestHead } from '../http/request-head.ts';
 import { parseTarget } from '../http/target.ts';
 import type { ListenerStats } from '../observe/stats.ts';
 import { Attempt } from './attempt.ts';
@@ -55,13 +55,11 @@ export class Entrance {
   readonly #shared: Shared;
   readonly #routes: Routes;
   readonly #stats: ListenerStats;
-  readonly #maxHeaders: number;
 
-  constructor(shared: Shared, routes: Routes, stats: ListenerStats, maxHeaders: number) {
+  constructor(shared: Shared, routes: Routes, stats: ListenerStats) {
     this.#shared = shared;
     this.#routes = routes;
     this.#stats = stats;
-    this.#maxHeaders = maxHeaders;
   }
 
   /** Takes one request on its way. Never throws. */
@@ -76,11 +74,7 @@ export class Entrance {
   }
 
   #admit(client: Client): void {
-    if (client.rawHeaders.length > 2 * this.#maxHeaders) {
-      this.refuse(client, 'headers_too_large', `more than ${this.#maxHeaders} fields`);
-      return;
-    }
-    const head = readRequestHead(client.rawHeaders, client.http10);
+    const { head } = client;
     const target = parseTarget(client.url);
     if (head.problem) this.refuse(client, 'bad_request', head.problem);
     else if (!hostIsRight(head, client.http10)) this.refuse(client, 'invalid_host', '');
@@ -92,7 +86,7 @@ export class Entrance {
         return;
       }
       this.#stats.inFlight++;
-      new Exchange(this.#shared, STAGES, route.upstream, route.lane, client, target, head).advance();
+      new Exchange(this.#shared, STAGES, route.upstream, route.lane, client, target).advance();
     }
   }
 

@@ -1,0 +1,108 @@
+// Writes one answer's head and framing onto a client's socket. A head and the body bytes that come with it leave in one write.
+
+import { STATUS_CODES } from 'node:http';
+import type { Socket } from 'node:net';
+import { sameName } from '../http/request-head.ts';
+
+/** Up to here copying a chunk next to its head or size line is cheaper than a write of several parts. */
+const COPY_BELOW = 16 * 1024;
+const CRLF = '\r\n';
+
+/** What the connection knows of the request that is answered. */
+export interface Framing {
+  readonly http10: boolean;
+  /** HEAD: a head only. */
+  readonly headOnly: boolean;
+  /** `keep-alive: timeout=N` for the client, or '' when the connection ends after this answer. */
+  readonly keepAlive: string;
+}
+
+export class AnswerWriter {
+  readonly #socket: Socket;
+  /** Head not sent yet. */
+  #head = '';
+  #chunked = false;
+  #bodyAllowed = true;
+  /** The body ends with the connection: HTTP/1.0, length unknown. */
+  endsAtClose = false;
+
+  constructor(socket: Socket) {
+    this.#socket = socket;
+  }
+
+  /** @throws when a name or value would break the head apart */
+  begin(status: number, reason: string, headers: readonly string[], framing: Framing): void {
+    let head = `HTTP/1.1 ${status} ${clean(reason || (STATUS_CODES[status] ?? ''))}${CRLF}`;
+    let hasLength = false;
+    let hasDate = false;
+    for (let i = 0; i < headers.length; i += 2) {
+      const name = headers[i]!;
+      if (name.length === 14 && sameName(name, 'content-length')) hasLength = true;
+      else if (name.length === 4 && sameName(name, 'date')) hasDate = true;
+      head += `${clean(name)}: ${clean(headers[i + 1]!)}${CRLF}`;
+    }
+    if (!hasDate) head += `date: ${new Date().toUTCString()}${CRLF}`;
+    this.#bodyAllowed = !framing.headOnly && status !== 204 && status !== 304;
+    this.#chunked = this.#bodyAllowed && !hasLength && !framing.http10;
+    this.endsAtClose = this.#bodyAllowed && !hasLength && framing.http10;
+    if (this.#chunked) head += `transfer-encoding: chunked${CRLF}`;
+    if (framing.keepAlive === '' || this.endsAtClose) head += `connection: close${CRLF}${CRLF}`;
+    else head += `connection: keep-alive${CRLF}keep-alive: ${framing.keepAlive}${CRLF}${CRLF}`;
+    this.#head = head;
+  }
+
+  /** Sends the head if no body byte has taken it along. */
+  flushHead(): void {
+    if (this.#head === '') return;
+    const head = this.#head;
+    this.#head = '';
+    this.#socket.write(head, 'latin1');
+  }
+
+  /** @returns false when the socket's buffer is full */
+  write(chunk: Buffer): boolean {
+    if (!this.#bodyAllowed || chunk.length === 0) return true;
+    return this.#send(chunk, this.#chunked ? `${chunk.length.toString(16)}${CRLF}` : '', this.#chunked ? CRLF : '');
+  }
+
+  finish(last: Buffer | null): void {
+    const body = this.#bodyAllowed && last && last.length > 0 ? last : null;
+    if (body && this.#chunked) this.#send(body, `${body.length.toString(16)}${CRLF}`, `${CRLF}0${CRLF}${CRLF}`);
+    else if (body) this.#send(body, '', '');
+    else if (this.#chunked) {
+      const head = this.#head;
+      this.#head = '';
+      this.#socket.write(`${head}0${CRLF}${CRLF}`, 'latin1');
+    } else this.flushHead();
+  }
+
+  #send(chunk: Buffer, before: string, after: string): boolean {
+    const start = this.#head + before;
+    this.#head = '';
+    const socket = this.#socket;
+    if (start === '' && after === '') return socket.write(chunk);
+    if (chunk.length <= COPY_BELOW) {
+      const whole = Buffer.allocUnsafe(start.length + chunk.length + after.length);
+      whole.write(start, 0, 'latin1');
+      whole.set(chunk, start.length);
+      if (after !== '') whole.write(after, start.length + chunk.length, 'latin1');
+      return socket.write(whole);
+    }
+    socket.cork();
+    if (start !== '') socket.write(start, 'latin1');
+    let room = socket.write(chunk);
+    if (after !== '') room = socket.write(after, 'latin1');
+    socket.uncork();
+    return room;
+  }
+}
+
+/** Passes what has no control characters; an upstream's head must not be able to split ours. */
+function clean(text: string): string {
+  for (let i = 0; i < text.length; i++) {
+    const c = text.charCodeAt(i);
+    if ((c < 0x20 && c !== 0x09) || c === 0x7f || c > 0xff)
+      throw new Error('a field of its head has a control character');
+  }
+  return text;
+}

@@ -1,0 +1,369 @@
+// One client's connection: reads requests, strictly and one at a time, and is the pipeline's Client for the one that runs.
+//
+//   Idle → (head whole) → Body? → Answering → Idle …      bytes that come while a request runs wait in `#pending`
+//
+// node:http does the same work for about twice the CPU (README, "Speed"), and runs the handler of every pipelined request at once.
+
+import type { Socket } from 'node:net';
+import type { ListenerConfig } from '../config/schema.ts';
+import { answerFor, type FailureCode } from '../errors.ts';
+import { type Expiring, Timer, type TimerWheel } from '../flow/timer-wheel.ts';
+import { ChunkedDecoder } from '../http/chunked.ts';
+import { type RequestHead, readRequestHead } from '../http/request-head.ts';
+import { hasBareLineFeed, parseHeadLines } from '../http/request-line.ts';
+import type { Client, ClientListener } from '../proxy/client.ts';
+import { AnswerWriter, type Framing } from './answer-writer.ts';
+import { countRequests } from './pipelined.ts';
+
+/** After an early answer so much of the request body is still read and thrown away, within so long; then the connection goes. */
+const DISCARD_BYTES = 1024 * 1024;
+const DISCARD_MS = 5000;
+/** Bytes of pipelined requests that may wait. */
+const MAX_PENDING_BYTES = 256 * 1024;
+const NEVER = Number.POSITIVE_INFINITY;
+const END_OF_HEAD = '\r\n\r\n';
+const ALIVE = Buffer.from('{"status":"ok"}\n');
+const NO_HEAD: RequestHead = readRequestHead([], false);
+
+const State = {
+  /** between requests, or within a head */
+  Head: 0,
+  /** the request's body comes; its answer may be under way or over already */
+  Body: 1,
+  /** the request is whole */
+  Answering: 2,
+  /** nothing more is read */
+  Closing: 3,
+} as const;
+type State = (typeof State)[keyof typeof State];
+
+/** What the connections of a listener share. */
+export interface ListenerSide {
+  readonly config: ListenerConfig;
+  readonly wheel: TimerWheel;
+  readonly now: () => number;
+  readonly stopping: boolean;
+  accept(client: Client): void;
+  /** A request was refused before it could be one. */
+  refused(code: FailureCode): void;
+  closed(connection: ClientConnection): void;
+}
+
+export class ClientConnection implements Client, Expiring, Framing {
+  method = '';
+  url = '';
+  head: RequestHead = NO_HEAD;
+  http10 = false;
+  listener: ClientListener | null = null;
+  readonly socket: Socket;
+  readonly #side: ListenerSide;
+  readonly #writer: AnswerWriter;
+  readonly #keepAliveField: string;
+  readonly #timer = new Timer(this);
+  #deadline = NEVER;
+  /** The first bytes of a head are here, its end is not. */
+  #withinHead = false;
+  #state: State = State.Head;
+  #pending: Buffer | null = null;
+  /** Body bytes still to come; with chunked the decoder knows. */
+  #bodyLeft = 0;
+  #decoder: ChunkedDecoder | null = null;
+  /** The exchange takes the body; until then, and after it, bytes are dropped. */
+  #bodyWanted = false;
+  #discarded = 0;
+  #answered = false;
+  #keepAlive = true;
+  #waitsForDrain = false;
+
+  constructor(side: ListenerSide, socket: Socket) {
+    this.#side = side;
+    this.socket = socket;
+    this.#writer = new AnswerWriter(socket);
+    this.#keepAliveField = `timeout=${Math.max(1, Math.floor(side.config.keepAliveTimeoutMs / 1000))}`;
+    this.#waitUntil(side.now() + side.config.keepAliveTimeoutMs);
+    socket.setNoDelay(true);
+    socket.on('data', (chunk: Buffer) => this.#consume(chunk));
+    socket.on('drain', () => this.#drained());
+    socket.on('end', () => this.#gone());
+    socket.on('error', () => {}); // 'close' follows and says the same
+    socket.on('close', () => this.#closed());
+  }
+
+  /** No request is under way. */
+  get isIdle(): boolean {
+    return this.#state === State.Head && this.#pending === null;
+  }
+
+  get headOnly(): boolean {
+    return this.method === 'HEAD';
+  }
+
+  get keepAlive(): string {
+    return this.#keepAlive && !this.#side.stopping ? this.#keepAliveField : '';
+  }
+
+  // ---- reading
+
+  #consume(incoming: Buffer): void {
+    let bytes = incoming;
+    if (this.#pending) {
+      bytes = Buffer.concat([this.#pending, incoming]);
+      this.#pending = null;
+    }
+    let from = 0;
+    while (from < bytes.length) {
+      if (this.#state === State.Closing) return;
+      if (this.#state === State.Answering) {
+        this.#keepForLater(bytes.subarray(from));
+        return;
+      }
+      const next = this.#state === State.Head ? this.#readHead(bytes, from) : this.#readBody(bytes, from);
+      if (next < 0) return;
+      from = next;
+    }
+  }
+
+  /** @returns where the head ended, or -1 when it is not whole or was refused */
+  #readHead(bytes: Buffer, start: number): number {
+    let from = start;
+    // RFC 9112 section 2.2: an empty line before the request line is ignored.
+    while (bytes[from] === 0x0d && bytes[from + 1] === 0x0a) from += 2;
+    if (from === bytes.length) return from;
+    const end = bytes.indexOf(END_OF_HEAD, from);
+    const { maxHeadBytes, maxHeaders, headTimeoutMs } = this.#side.config;
+    if ((end < 0 ? bytes.length : end) - from > maxHeadBytes) {
+      return this.#refuse('headers_too_large', `more than ${maxHeadBytes} bytes`);
+    }
+    if (end < 0) {
+      const partial = bytes.subarray(from);
+      if (hasBareLineFeed(partial)) return this.#refuse('bad_request', 'a line of its head ends without CRLF');
+      if (!this.#withinHead) {
+        this.#withinHead = true;
+        this.#waitUntil(this.#side.now() + headTimeoutMs);
+      }
+      this.#pending = Buffer.from(partial);
+      return -1;
+    }
+    const lines = parseHeadLines(bytes.toString('latin1', from, end + 2));
+    if (typeof lines === 'string') return this.#refuse('bad_request', lines);
+    if (lines.raw.length > 2 * maxHeaders) return this.#refuse('headers_too_large', `more than ${maxHeaders} fields`);
+    this.#start(lines.method, lines.url, lines.http10, readRequestHead(lines.raw, lines.http10));
+    return end + END_OF_HEAD.length;
+  }
+
+  #start(method: string, url: string, http10: boolean, head: RequestHead): void {
+    this.method = method;
+    this.url = url;
+    this.http10 = http10;
+    this.head = head;
+    this.#withinHead = false;
+    this.#deadline = NEVER;
+    this.#answered = false;
+    this.#bodyWanted = false;
+    this.#discarded = 0;
+    // A request whose framing is in doubt is the last one: nobody knows where the next begins.
+    this.#keepAlive = !head.wantsClose && !head.problem && (!http10 || head.wantsKeepAlive) && method !== 'CONNECT';
+    this.#decoder = head.chunked ? new ChunkedDecoder() : null;
+    this.#bodyLeft = head.chunked ? NEVER : Math.max(0, head.contentLength);
+    if (head.problem) this.#bodyLeft = 0;
+    this.#state = this.#bodyLeft > 0 ? State.Body : State.Answering;
+    if (url === '/healthz' && (method === 'GET' || method === 'HEAD')) {
+      this.begin(200, '', ['content-type', 'application/json', 'content-length', String(ALIVE.length)]);
+      this.finish(ALIVE);
+    } else this.#side.accept(this);
+  }
+
+  /** @returns where the body's bytes ended, or -1 when the connection has had enough */
+  #readBody(bytes: Buffer, from: number): number {
+    if (this.#decoder) {
+      const end = this.#decoder.feed(bytes, from, (chunk) => this.#bodyChunk(chunk));
+      if (this.#decoder?.problem) return this.#malformed(this.#decoder.problem);
+      if (this.#decoder?.done) this.#bodyEnd();
+      return this.#state === State.Closing ? -1 : end;
+    }
+    const end = Math.min(bytes.length, from + this.#bodyLeft);
+    this.#bodyLeft -= end - from;
+    this.#bodyChunk(from === 0 && end === bytes.length ? bytes : bytes.subarray(from, end));
+    if (this.#bodyLeft === 0) this.#bodyEnd();
+    return end;
+  }
+
+  #bodyChunk(chunk: Buffer): void {
+    if (this.#bodyWanted && this.listener) {
+      this.listener.bodyData(chunk);
+      return;
+    }
+    this.#discarded += chunk.length;
+    if (this.#discarded > DISCARD_BYTES) this.socket.destroy();
+  }
+
+  #bodyEnd(): void {
+    if (this.#state !== State.Body) return;
+    this.#state = State.Answering;
+    this.#decoder = null;
+    this.#deadline = NEVER;
+    if (this.#bodyWanted) this.listener?.bodyEnd();
+    if (this.#answered) this.#nextRequest();
+  }
+
+  /** Pipelined requests wait as bytes, within bounds. */
+  #keepForLater(bytes: Buffer): void {
+    const { maxPipelined, maxHeadBytes } = this.#side.config;
+    if (bytes.length > MAX_PENDING_BYTES || countRequests(bytes, maxHeadBytes) > maxPipelined) this.socket.destroy();
+    else this.#pending = Buffer.from(bytes);
+  }
+
+  #malformed(problem: string): number {
+    this.#keepAlive = false;
+    const { listener } = this;
+    // State first: the answer that follows must not wait for the rest of this body.
+    this.#state = State.Answering;
+    this.#decoder = null;
+    if (listener) listener.malformed(problem);
+    else this.socket.destroy();
+    return -1;
+  }
+
+  /** Answers what cannot be a request, and ends the connection. */
+  #refuse(code: FailureCode, detail: string): -1 {
+    this.#side.refused(code);
+    this.#keepAlive = false;
+    this.method = '';
+    this.http10 = false;
+    this.#answered = false;
+    this.#state = State.Answering;
+    const answer = answerFor(code, detail, 0);
+    this.begin(answer.status, '', answer.headers);
+    this.finish(answer.body);
+    return -1;
+  }
+
+  // ---- the pipeline's Client
+
+  readBody(): void {
+    this.#bodyWanted = true;
+    if (this.head.expectsContinue && !this.http10 && this.#state === State.Body)
+      this.socket.write('HTTP/1.1 100 Continue\r\n\r\n');
+  }
+
+  pauseBody(): void {
+    this.socket.pause();
+  }
+
+  resumeBody(): void {
+    this.socket.resume();
+  }
+
+  begin(status: number, reason: string, headers: string[]): void {
+    // Without its 100 Continue the client may or may not send the body: nobody can tell where the next request begins.
+    if (this.head.expectsContinue && !this.#bodyWanted) this.#keepAlive = false;
+    this.#writer.begin(status, reason, headers, this);
+    process.nextTick(flushHead, this);
+  }
+
+  flushHead(): void {
+    this.#writer.flushHead();
+  }
+
+  write(chunk: Buffer): boolean {
+    if (this.#writer.write(chunk)) return true;
+    this.#waitsForDrain = true;
+    return false;
+  }
+
+  finish(last: Buffer | null): void {
+    this.#writer.finish(last);
+    this.#answered = true;
+    if (this.#writer.endsAtClose || this.#side.stopping) this.#keepAlive = false;
+    if (!this.#keepAlive) this.#close();
+    else if (this.#state === State.Answering) this.#nextRequest();
+    else this.#discardBody();
+  }
+
+  abort(): void {
+    this.#state = State.Closing;
+    // A plain close looks like the end of the answer to an HTTP/1.0 client.
+    this.socket.resetAndDestroy();
+  }
+
+  // ---- between requests
+
+  #nextRequest(): void {
+    this.#state = State.Head;
+    const { now, config } = this.#side;
+    this.#waitUntil(now() + config.keepAliveTimeoutMs);
+    // In a turn of its own: the exchange that just ended has still to give back what it holds.
+    if (this.#pending) process.nextTick(consumePending, this);
+  }
+
+  consumePending(): void {
+    const pending = this.#pending;
+    if (!pending || this.#state !== State.Head) return;
+    this.#pending = null;
+    this.#consume(pending);
+  }
+
+  /** The rest of a body whose answer is over must be out of the way; a client that sends on and on loses the connection. */
+  #discardBody(): void {
+    this.#bodyWanted = false;
+    this.#waitUntil(this.#side.now() + DISCARD_MS);
+    this.socket.resume();
+  }
+
+  /** After the answer, a FIN; what the client still sends is read, lest the kernel answers it with a reset that overtakes the answer. */
+  #close(): void {
+    this.#state = State.Closing;
+    this.#waitUntil(this.#side.now() + DISCARD_MS);
+    this.socket.resume();
+    this.socket.end();
+  }
+
+  /** A listener that stops: an idle connection goes at once, another after its answer. */
+  stop(): void {
+    if (this.isIdle) this.socket.destroy();
+  }
+
+  #drained(): void {
+    if (!this.#waitsForDrain) return;
+    this.#waitsForDrain = false;
+    this.listener?.drained();
+  }
+
+  #gone(): void {
+    if (this.listener) this.listener.gone();
+    else if (this.#state !== State.Closing) this.socket.end();
+  }
+
+  #closed(): void {
+    this.#state = State.Closing;
+    this.#pending = null;
+    this.#side.wheel.cancel(this.#timer);
+    const { listener } = this;
+    this.listener = null;
+    listener?.gone();
+    this.#side.closed(this);
+  }
+
+  // ---- deadlines of the connection itself; those of an exchange are its own
+
+  #waitUntil(at: number): void {
+    this.#deadline = at;
+    // A timer armed earlier looks at the deadline when it fires: nothing to do per request.
+    if (at < this.#timer.at) this.#side.wheel.arm(this.#timer, at);
+  }
+
+  expired(now: number): void {
+    if (this.#deadline === NEVER) return;
+    if (now < this.#deadline) this.#side.wheel.arm(this.#timer, this.#deadline);
+    else if (this.#state === State.Head && this.#withinHead) this.#refuse('request_timeout', 'its head');
+    else this.socket.destroy();
+  }
+}
+
+function flushHead(connection: ClientConnection): void {
+  connection.flushHead();
+}
+
+function consumePending(connection: ClientConnection): void {
+  connection.consumePending();
+}
