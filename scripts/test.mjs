@@ -17,29 +17,42 @@ const failures = [];
 
 /** Counts leaf assertions: a point that closes a child test only repeats the sum of its children. */
 function count(parser, path) {
+  const own = { failed: 0 };
+  let child = own;
+  parser.on('child', (childParser) => {
+    child = count(childParser, [...path, childParser.name]);
+  });
   parser.on('assert', (point) => {
-    if (point.closingTestPoint && point.ok) return;
+    const name = [...path, point.name].join(' > ');
+    if (point.closingTestPoint) own.failed += child.failed;
     if (point.skip || point.todo) {
       skipped++;
-      console.log(`SKIPPED ${[...path, point.name].join(' > ')}${typeof point.skip === 'string' ? `: ${point.skip}` : ''}`);
-    } else if (point.ok) passed++;
-    else {
+      console.log(`SKIPPED ${name}${typeof point.skip === 'string' ? `: ${point.skip}` : ''}`);
+    } else if (point.ok) {
+      if (!point.closingTestPoint) passed++;
+    } else if (!(point.closingTestPoint && child.failed > 0)) {
+      own.failed++;
       failed++;
-      failures.push([...path, point.name].join(' > '));
+      failures.push(name);
     }
   });
-  parser.on('child', (child) => count(child, [...path, child.name]));
+  return own;
 }
 
 const parser = new Parser();
 count(parser, []);
+child.stdout.setEncoding('utf8');
 child.stdout.on('data', (chunk) => {
   parser.write(chunk);
   process.stdout.write(chunk);
 });
-const [code] = await once(child, 'close');
+const [code, signal] = await once(child, 'close');
 parser.end();
 for (const name of failures) console.log(`FAILED ${name}`);
-if (passed + failed === 0) failed = 1; // no test ran: that is a failure, never a success
+if (failed === 0 && (code !== 0 || passed + skipped === 0)) {
+  // Never a false success: tap says why above, or was killed, or no test ran.
+  failed = 1;
+  console.log(`FAILED tap itself: ${signal ?? `exit code ${code}`}, ${passed} passed`);
+}
 console.log(`${passed} passed, ${failed} failed${skipped ? `, ${skipped} skipped` : ''}`);
-process.exitCode = code || (failed ? 1 : 0);
+process.exitCode = failed ? 1 : 0;
