@@ -15,6 +15,8 @@ export class QueueAlarm {
 
   /** @returns the level just reached, or null when there is nothing new to say */
   grown(queued: number): QueueLevel | null {
+    // A burst that comes and goes between two pulses is not calm either.
+    if (queued > WARNING_ABOVE) this.#calmPulses = 0;
     if (queued > ALERT_ABOVE && this.level !== 'alert') return this.#to('alert');
     if (queued > WARNING_ABOVE && this.level === 'well') return this.#to('warning');
     return null;
