@@ -17,6 +17,7 @@ const HASH = 0x23;
 const PERCENT = 0x25;
 const BACKSLASH = 0x5c;
 const DOT = 0x2e;
+const SEMICOLON = 0x3b;
 
 /**
  * Takes the origin-form of a request target apart.
@@ -68,25 +69,29 @@ function problemOfPath(path: string): string | null {
     if (round > 0 && hasForbiddenByte(text)) return 'it has an encoded backslash or control character';
     if (!text.includes('%')) return null;
     const decoded = decodeOnce(text);
-    if (decoded === null) return round === 0 ? 'it has a % that is not followed by two hex digits' : null;
-    if (decoded === text) return null;
-    text = decoded;
+    // What is malformed only now (`%25zz`) a lenient server leaves as it is, and goes on with the rest.
+    if (decoded.malformed && round === 0) return 'it has a % that is not followed by two hex digits';
+    if (decoded.text === text) return null;
+    text = decoded.text;
   }
   return 'it is percent-encoded too many times';
 }
 
-/** A segment `.` or `..`, also with a path parameter behind it (`..;x`), which some servers cut off before they resolve. */
+/** A segment `.` or `..`, also with something behind it that some servers cut off before they resolve: `..;x`, `..?x`. */
 function hasDotSegment(path: string): boolean {
   for (let start = 0; start <= path.length; ) {
     let end = start;
     while (end < path.length && path.charCodeAt(end) !== SLASH && path.charCodeAt(end) !== BACKSLASH) end++;
-    const segment = path.slice(start, end);
-    const parameter = segment.indexOf(';');
-    const plain = parameter < 0 ? segment : segment.slice(0, parameter);
-    if (plain === '.' || plain === '..') return true;
+    let dots = start;
+    while (dots < end && path.charCodeAt(dots) === DOT) dots++;
+    if ((dots === start + 1 || dots === start + 2) && (dots === end || endsSegment(path.charCodeAt(dots)))) return true;
     start = end + 1;
   }
   return false;
+}
+
+function endsSegment(c: number): boolean {
+  return c === SEMICOLON || c === QUESTION || c === HASH;
 }
 
 function hasForbiddenByte(path: string): boolean {
@@ -97,9 +102,10 @@ function hasForbiddenByte(path: string): boolean {
   return false;
 }
 
-/** One round of percent-decoding, bytes as latin1; null when a % is malformed. */
-function decodeOnce(text: string): string | null {
+/** One round of percent-decoding, bytes as latin1; a malformed % stays as it is. */
+function decodeOnce(text: string): { text: string; malformed: boolean } {
   let out = '';
+  let malformed = false;
   for (let i = 0; i < text.length; i++) {
     if (text.charCodeAt(i) !== PERCENT) {
       out += text[i];
@@ -107,11 +113,15 @@ function decodeOnce(text: string): string | null {
     }
     const high = hexDigit(text.charCodeAt(i + 1));
     const low = hexDigit(text.charCodeAt(i + 2));
-    if (high < 0 || low < 0) return null;
+    if (high < 0 || low < 0) {
+      malformed = true;
+      out += '%';
+      continue;
+    }
     out += String.fromCharCode(high * 16 + low);
     i += 2;
   }
-  return out;
+  return { text: out, malformed };
 }
 
 function hexDigit(c: number): number {
@@ -138,7 +148,8 @@ export class PathPatterns {
 
   matches(target: Target): boolean {
     if (this.#exact.size === 0 && this.#prefixes.length === 0) return false;
-    const path = target.rest.slice(0, target.queryAt);
+    // Without a path of its own it is sent as `/`.
+    const path = target.queryAt === 0 ? '/' : target.rest.slice(0, target.queryAt);
     if (this.#exact.has(path)) return true;
     for (const prefix of this.#prefixes) if (path.startsWith(prefix)) return true;
     return false;
