@@ -109,7 +109,7 @@ function override(raw: Record<string, unknown>, overrides: Overrides, tree: Tree
 function parseForm(raw: unknown, tree: Tree): { form: Form } | { issues: readonly z.core.$ZodIssue[] } {
   for (;;) {
     // Without jit: compiling the schema to code costs more than one parse saves.
-    const result = form.safeParse(raw, { error: wordRule, jitless: true });
+    const result = form.safeParse(raw, { error: wordRule, jitless: true, reportInput: true });
     if (result.success) return { form: result.data };
     const { issues } = result.error;
     // Every pass leaves less that can be read another way, so this ends.

@@ -1,0 +1,118 @@
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: the templates of the config look like those of JS
+
+import { readdirSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { Ajv } from 'ajv';
+import t from 'tap';
+import { parse } from 'yaml';
+import { jsonSchema } from '../../../src/config/json-schema.ts';
+import { loadConfig } from '../../../src/config/load.ts';
+
+const directory = fileURLToPath(new URL('../../../config/', import.meta.url));
+const read = (name: string) => readFileSync(directory + name, 'utf8');
+const shipped = readdirSync(directory).filter((name) => name.endsWith('.yaml'));
+const validate = new Ajv({ strict: true, allowUnionTypes: true, strictTypes: false }).compile(jsonSchema());
+
+interface Node {
+  readonly description?: string;
+  readonly properties?: Readonly<Record<string, Node>>;
+  readonly additionalProperties?: Node | boolean;
+}
+
+/** Every key of the schema as [path, node]; `*` stands for a name the user chooses. */
+function keys(node: Node, path: readonly string[] = []): [string, Node][] {
+  const own = Object.entries(node.properties ?? {});
+  if (typeof node.additionalProperties === 'object') own.push(['*', node.additionalProperties]);
+  return own.flatMap(([key, below]) => [
+    [[...path, key].join('.'), below] as [string, Node],
+    ...keys(below, [...path, key]),
+  ]);
+}
+
+t.test('every shipped file loads without any variable being set, and names the schema in its first line', async (t) => {
+  t.ok(shipped.includes('aiproxy.yaml') && shipped.includes('minimal.yaml'));
+  for (const name of shipped) {
+    t.doesNotThrow(() => loadConfig(directory + name, {}), name);
+    t.equal(read(name).split('\n')[0], '# yaml-language-server: $schema=./aiproxy.schema.json', name);
+    t.ok(validate(parse(read(name))), `${name}: ${JSON.stringify(validate.errors)}`);
+  }
+});
+
+t.test('aiproxy.yaml shows every key of the schema, with a comment', async (t) => {
+  const lines = read('aiproxy.yaml').split('\n');
+  for (const [path] of keys(jsonSchema() as Node)) {
+    const key = path.split('.').at(-1)!;
+    if (key === '*') continue;
+    // An optional key may stand there as a comment.
+    const at = lines.findIndex((line) => new RegExp(`^ *(# )?${key}:( |$)`).test(line));
+    t.ok(at >= 0, `${path} is there`);
+  }
+  const undocumented = lines.filter((line, index) => {
+    const previous = lines[index - 1]?.trim() ?? '';
+    return /^ {0,6}[a-z_]+: \S/.test(line) && index < lines.indexOf('  deepseek:') && !previous.startsWith('#');
+  });
+  t.same(undocumented, [], 'every value of the long part has a comment above it');
+});
+
+t.test('aiproxy.yaml carries the numbers of the backend that asked for it', async (t) => {
+  const { config } = loadConfig(`${directory}aiproxy.yaml`, {});
+  const numbers = config.upstreams.map(({ name, origin, limiter, pool, timeouts }) => [
+    name,
+    origin,
+    limiter,
+    pool.connections,
+    pool.keepalive,
+    timeouts.headersMs,
+  ]);
+  t.same(numbers, [
+    ['openai', 'https://api.openai.com', 'ai', 50, 20, 60_000],
+    ['deepseek', 'https://api.deepseek.com', 'ai', 30, 10, 60_000],
+    ['fatsecret', 'https://platform.fatsecret.com', null, 30, 10, 30_000],
+  ]);
+  const none = Number.POSITIVE_INFINITY;
+  t.same(config.limiters, [{ name: 'ai', maxConcurrent: 100, maxQueue: none, queueTimeoutMs: none }]);
+});
+
+t.test('every key of the schema says what it is, and its default', async (t) => {
+  for (const [path, node] of keys(jsonSchema() as Node)) {
+    if (path.endsWith('*')) continue;
+    t.ok(node.description, path);
+    if (!node.properties) t.match(node.description, /Default|Required/, path);
+  }
+});
+
+t.test('the JSON Schema in config/ is the one of the code (run scripts/write-json-schema.ts)', async (t) => {
+  t.same(JSON.parse(read('aiproxy.schema.json')), JSON.parse(JSON.stringify(jsonSchema())));
+});
+
+t.test('the JSON Schema lets an editor see the plain mistakes, and takes templates anywhere', async (t) => {
+  const upstream = (rest: object) => ({ upstreams: { a: { url: 'http://a', ...rest } } });
+  const good = [
+    upstream({}),
+    upstream({
+      pool: { connections: '${N}', max_requests: '${N}' },
+      timeouts: { idle: '${T}', total: 'none', headers: 0 },
+    }),
+    { ...upstream({}), log: { level: '${L}' }, listen: [':1', '${X}'], body_buffer: '64MiB' },
+    { ...upstream({}), limiters: { ai: { max_concurrent: 'unlimited', max_queue: 0 } } },
+  ];
+  for (const value of good) t.ok(validate(value), JSON.stringify([value, validate.errors]));
+  const bad = [
+    {},
+    { upstreams: {} },
+    { upstreams: { a: {} } },
+    { upstreams: { healthz: { url: 'http://a' } } },
+    { upstreams: { 'a b': { url: 'http://a' } } },
+    upstream({ timeoutt: {} }),
+    upstream({ url: 'ftp://a' }),
+    upstream({ pool: { connections: 0 } }),
+    upstream({ pool: { connections: '5' } }),
+    upstream({ timeouts: { connect: 'none' } }),
+    upstream({ timeouts: { idle: 60 } }),
+    upstream({ bypass: ['x'] }),
+    { ...upstream({}), log: { level: 'loud' } },
+    { ...upstream({}), limiters: { ai: {} } },
+    { ...upstream({}), listen: [] },
+  ];
+  for (const value of bad) t.notOk(validate(value), JSON.stringify(value));
+});
