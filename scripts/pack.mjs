@@ -54,7 +54,7 @@ function compile(root) {
 }
 
 if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
-  const command = { prepare, restore }[process.argv[2]];
-  if (!command) throw new Error('usage: node scripts/pack.mjs prepare | restore');
+  const command = { prepare, restore, compile }[process.argv[2]];
+  if (!command) throw new Error('usage: node scripts/pack.mjs prepare | restore | compile');
   command(ROOT);
 }
