@@ -3,7 +3,10 @@
 
 import type { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
-import { Client, type Dispatcher } from 'undici';
+import type { Client, Dispatcher } from 'undici';
+// The Client alone: the package's index also loads fetch, WebSocket and more, 8 MB and 100 ms that are never used here.
+// @ts-expect-error the package has types for its index only
+import UndiciClient from 'undici/lib/dispatcher/client.js';
 import type { UpstreamConfig } from '../config/schema.ts';
 import type { SlotGate } from '../flow/slots.ts';
 
@@ -98,7 +101,7 @@ export class Connection {
     let handedOver = false;
     const { pool, maxHeadBytes, origin } = this.#config;
     const idleMs = Math.min(pool.idleTimeoutMs, 2 ** 31 - 1);
-    const client = new Client(origin, {
+    const client: Client = new (UndiciClient as typeof Client)(origin, {
       // Asynchronously: a synchronous callback hangs the first request. Never a second socket: what is gone is gone.
       connect: (_options: unknown, callback: (error: Error | null, socket?: Socket) => void) => {
         if (handedOver || socket.destroyed) queueMicrotask(() => callback(new Error('the connection is gone')));
