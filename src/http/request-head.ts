@@ -23,6 +23,7 @@ export interface RequestHead {
 
 /** Headers for aiproxy alone; nothing that starts like this is ever forwarded. */
 const OWN_PREFIX = 'x-aiproxy-';
+const OPERATION = 'x-aiproxy-operation';
 
 /**
  * @param raw flat raw pairs as node:http gives them
@@ -95,8 +96,8 @@ export function readRequestHead(raw: readonly string[], http10: boolean): Reques
         if (sameName(name, 'proxy-authorization')) continue;
         break;
     }
-    if (name.length > OWN_PREFIX.length && isOwn(name)) {
-      if (sameName(name, 'x-aiproxy-operation')) head.operation = value;
+    if (name.length >= OWN_PREFIX.length && isOwn(name)) {
+      if (name.length === OPERATION.length && sameName(name, OPERATION)) head.operation = value;
       continue;
     }
     head.forward.push(name, value);
@@ -106,7 +107,7 @@ export function readRequestHead(raw: readonly string[], http10: boolean): Reques
   return head;
 }
 
-/** ASCII case-insensitive; `lower` is lower case and of the same length. */
+/** ASCII case-insensitive; `lower` is lower case and of the same length, or else only the beginning is compared. */
 export function sameName(name: string, lower: string): boolean {
   for (let i = 0; i < lower.length; i++) {
     const c = name.charCodeAt(i);
@@ -205,8 +206,9 @@ export function isWellFormedHost(value: string): boolean {
     i = value.indexOf(']');
     if (i < 3) return false;
     for (let j = 1; j < i; j++) {
-      const c = value.charCodeAt(j) | 0x20;
-      const ok = (c >= 0x30 && c <= 0x39) || (c >= 0x61 && c <= 0x66) || c === 0x3a || c === 0x2e;
+      const c = value.charCodeAt(j);
+      const lower = c | 0x20;
+      const ok = (c >= 0x30 && c <= 0x39) || (lower >= 0x61 && lower <= 0x66) || c === 0x3a || c === 0x2e;
       if (!ok) return false;
     }
     i++;
