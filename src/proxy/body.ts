@@ -103,7 +103,12 @@ export class Body {
     return bytes >= (bytesPerSecond * RATE_WINDOW_MS) / 1000;
   }
 
-  /** Lets go of what is in memory. No further attempt can be made. */
+  /** The answer has begun: what was kept for another attempt can go, what is still on its way to the upstream cannot. */
+  answered(): void {
+    if (!this.#feed) this.release();
+  }
+
+  /** Lets go of all that is in memory. */
   release(): void {
     this.#budget.give(this.#held);
     this.#held = 0;

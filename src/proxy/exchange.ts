@@ -234,7 +234,7 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     }
     this.status = status;
     this.#begun = true;
-    this.body?.release();
+    this.body?.answered();
     return true;
   }
 

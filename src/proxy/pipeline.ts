@@ -96,11 +96,10 @@ export class Entrance {
     const answer = answerFor(code, detail, 0);
     const { access } = this.#shared;
     if (access.wants(code, answer.status)) {
-      const query = client.url.indexOf('?');
       access.write({
         upstream: '',
         method: client.method,
-        path: query < 0 ? client.url : client.url.slice(0, query),
+        path: loggable(client.url),
         status: answer.status,
         failure: code,
         queue_ms: null,
@@ -117,6 +116,11 @@ export class Entrance {
     client.begin(answer.status, '', answer.headers);
     client.finish(answer.body);
   }
+}
+
+/** The path of a target that was refused. An absolute URL may carry a password, a query or fragment a key. */
+function loggable(url: string): string {
+  return url.startsWith('/') && !url.startsWith('//') ? url.slice(0, url.search(/[?#]|$/)) : '';
 }
 
 /** Exactly one, well formed; HTTP/1.0 may have none (RFC 9112 section 3.2). */
