@@ -198,7 +198,7 @@ const PIECES = [
 const nested = fc
   .record({ text: fc.constantFrom('.', '..', '/', '\\', ';', '?', '../', '/..;x/', '%'), depth: fc.nat({ max: 7 }) })
   .map(({ text, depth }) => {
-    let out = text;
+    let out: string = text;
     for (let i = 0; i < depth; i++) {
       const encode = (c: string) => `%${c.charCodeAt(0).toString(16)}`;
       out = i === 0 ? [...out].map(encode).join('') : out.replaceAll('%', '%25');
