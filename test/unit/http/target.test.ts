@@ -323,6 +323,7 @@ t.test('path patterns match the whole path, or what begins like them before a st
     ['/x/static/', true],
     ['/x/static/a/b.css?v=2', true],
     ['/x/static', false],
+    ['/x/a/static/b', false],
     ['/x/v1/models', true],
     ['/x/v1/models/gpt', true],
     ['/x/v1/model', false],
