@@ -157,13 +157,15 @@ upstreams:
     [/timeouts\.total: must be a duration .*, got "\$\{T\}"$/],
     'a deadline needs its unit',
   );
+  const pieces = `upstreams: { a: { url: "http://a", pool: { connections: "1\${N}" } } }`;
+  t.match(parsing(pieces, { N: '7' }), [/connections: .*got "1\$\{N\}"$/], 'a number is not pieced together');
 });
 
 t.test('what cannot be filled in is named at its key, together with all other mistakes', async (t) => {
   const yaml = `stats: \${STATS}
 allowed_hosts: ["\${file:/nope/x}", "\${bad name}", "\${open", "\${A:-\${B}}", "\${}"]
 upstreams:
-  a: { url: "http://\${HOST}:\${PORT}", limiter: "\${L}", tls: { ca: "\${CA}" } }
+  a: { url: "http://\${HOST}:\${PORT}", limiter: "\${L}", tls: { ca: "x\${CA}" } }
 wrong: 1
 `;
   const form = 'must be written ${NAME}, ${NAME:-default} or ${file:path} ($${ is a literal ${)';
@@ -177,7 +179,7 @@ wrong: 1
     'f.yaml:4:13 upstreams.a.url: needs the environment variable HOST, which is not set, got "http://${HOST}:${PORT}"',
     'f.yaml:4:13 upstreams.a.url: needs the environment variable PORT, which is not set, got "http://${HOST}:${PORT}"',
     'f.yaml:4:48 upstreams.a.limiter: needs the environment variable L, which is not set, got "${L}"',
-    'f.yaml:4:67 upstreams.a.tls.ca: needs the environment variable CA, which is not set, got "${CA}"',
+    'f.yaml:4:67 upstreams.a.tls.ca: needs the environment variable CA, which is not set, got "x${CA}"',
     'f.yaml:5:1 wrong: unknown key',
   ]);
 });
@@ -188,11 +190,11 @@ t.test('a value that was filled in is never in a problem nor in the dump', async
 listen: ["\${S}", ":9090"]
 stats: "\${PORT}"
 allowed_hosts: ["\${S} \${file:secret}"]
-log: { level: "\${S}", access: "\${S}" }
+log: { level: "\${LEVEL}", access: "\${S}" }
 drain: { timeout: "\${S}" }
 body_buffer: "\${S}"
 listener: "\${S}"
-limiters: { l: { max_concurrent: "\${S}" } }
+limiters: { batch: { max_concurrent: "\${S}" } }
 upstreams:
   a: { url: "http://\${S}@x", limiter: "\${S}", pool: { connections: "\${N}", keepalive: 9999, warm: "\${N2}" },
        bypass: ["\${S}"], replay: "\${S}", tls: { ca: "\${S}", key: "\${P}", cert: "\${S}", servername: "\${S} " } }
@@ -200,10 +202,10 @@ upstreams:
   c: { url: "https://x", limiter: "\${NEAR}", tls: { ca: "\${S}", key: "\${P}", cert: "\${S}" } }
 `;
   const pem = '-----BEGIN PRIVATE KEY-----\nhush-key\n-----END PRIVATE KEY-----';
-  const env = { S: 'hush', N: '4321', N2: '98765', P: pem, NEAR: 'll', PORT: ':9090x' };
+  const env = { S: 'hush', N: '4321', N2: '98765', P: pem, NEAR: 'bach', LEVEL: 'inof', PORT: ':9090x' };
   const found = problems(() => parseConfig(everywhere, join(dir, 'f.yaml'), env));
   t.ok(found.length > 20, `${found.length} problems`);
-  for (const problem of found) t.notMatch(problem, /hush|4321|98765|BEGIN|"ll"|did you mean/);
+  for (const problem of found) t.notMatch(problem, /hush|4321|98765|BEGIN|"bach"|inof|did you mean/);
   t.ok(found.some((one) => one.endsWith('pool.keepalive: must be at most connections ("${N}"), got 9999')));
 
   const fine = `

@@ -353,6 +353,11 @@ t.test('flags take the place of what the file says, and their mistakes have thei
   );
   t.same([config.listen[0]?.port, config.stats.port, config.log], [1, 2, { level: 'warn', access: 'off' }]);
   const rule = 'must be host:port such as 127.0.0.1:8080, [::1]:8080, localhost:8080 or :8080 (all interfaces)';
+  t.match(
+    problems(`${MINIMAL}stats: \${UNSET}\n`, {}, { stats: 'x' }),
+    [/^--stats: must be/],
+    'not excused by the file',
+  );
   t.same(problems(MINIMAL, {}, { stats: 'x' }), [`--stats: ${rule}, got "x"`]);
   t.same(problems(MINIMAL, {}, { listen: '${X}' }), [`--listen: ${rule}, got "\${X}"`]);
   t.match(problems(MINIMAL, {}, { logLevel: 'infoo' }), [
