@@ -252,7 +252,22 @@ function failureOf(error: Error & { code?: string }, begun: boolean): FailureCod
   const code = error.code ?? '';
   if (code === 'UND_ERR_HEADERS_OVERFLOW') return 'upstream_head_too_large';
   if (code === 'UND_ERR_INVALID_ARG' || code === 'UND_ERR_NOT_SUPPORTED') return 'bad_request';
-  const junk = code.startsWith('HPE_') && code !== 'HPE_INVALID_EOF_STATE';
-  if (junk || error.message === 'bad response' || error.message === 'bad upgrade') return 'upstream_protocol_error';
+  if (isJunk(error, begun)) return 'upstream_protocol_error';
   return begun ? 'upstream_cut' : 'upstream_reset';
+}
+
+/** Bytes that are not HTTP/1.1, as opposed to a connection that ended within an answer. */
+function isJunk(error: Error & { code?: string }, begun: boolean): boolean {
+  switch (error.name) {
+    // By its name: undici 8.12.4 looks its parser's code up in the wrong table and leaves `code` undefined.
+    case 'HTTPParserError':
+      return !error.message.includes('Invalid EOF state');
+    // A status below 100.
+    case 'AssertionError':
+      return true;
+    // What undici says of any mistake in a head that declares a length.
+    case 'ResponseContentLengthMismatchError':
+      return !begun;
+  }
+  return error.message === 'bad response' || error.message === 'bad upgrade';
 }
