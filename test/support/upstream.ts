@@ -8,14 +8,16 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { createServer as createTlsServer, type TlsOptions } from 'node:tls';
 import { until } from './until.ts';
 
-/** A request as it came. `body` grows until `complete`. */
+/** A request as it came. The body grows until `complete`. */
 export class UpstreamRequest {
   readonly method: string;
   readonly target: string;
   readonly headers: readonly (readonly [string, string])[];
   /** The head, byte for byte. */
   readonly text: string;
-  body: Buffer = Buffer.alloc(0);
+  /** Bytes of the body so far. */
+  bodyBytes = 0;
+  #parts: Buffer[] = [];
   complete = false;
   readonly connection: UpstreamConnection;
 
@@ -38,6 +40,18 @@ export class UpstreamRequest {
 
   get(name: string): string | undefined {
     return this.all(name)[0];
+  }
+
+  add(bytes: Buffer): void {
+    if (bytes.length === 0) return;
+    this.bodyBytes += bytes.length;
+    this.#parts.push(bytes);
+  }
+
+  /** The body so far. */
+  get body(): Buffer {
+    if (this.#parts.length !== 1) this.#parts = [Buffer.concat(this.#parts)];
+    return this.#parts[0]!;
   }
 
   async whole(): Promise<Buffer> {
@@ -252,7 +266,7 @@ class RequestParser {
     if (this.#left >= 0) {
       const bytes = this.#cut(Math.min(this.#left, this.#buffer.length));
       this.#left -= bytes.length;
-      add(current, bytes);
+      current.add(bytes);
       if (this.#left > 0) return false;
       return this.#over();
     }
@@ -261,7 +275,7 @@ class RequestParser {
     const size = Number.parseInt(this.#buffer.subarray(0, end).toString(), 16);
     if (this.#buffer.length < end + 2 + size + 2) return false;
     this.#cut(end + 2);
-    add(current, this.#cut(size));
+    current.add(this.#cut(size));
     this.#cut(2);
     return size > 0 || this.#over();
   }
@@ -288,10 +302,6 @@ class RequestParser {
     this.#buffer = this.#buffer.subarray(bytes);
     return taken;
   }
-}
-
-function add(request: UpstreamRequest, bytes: Buffer): void {
-  request.body = request.body.length === 0 ? bytes : Buffer.concat([request.body, bytes]);
 }
 
 /** A whole answer as text. */
