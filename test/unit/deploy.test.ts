@@ -96,7 +96,7 @@ t.test('the backend’s base URLs lead to upstreams of the config, and its keys 
 t.test('the alert rules use only metrics and labels that aiproxy has', async (t) => {
   const page = new FakeStats().metrics();
   const known = new Map<string, Set<string>>();
-  for (const [, name = '', labels = ''] of page.matchAll(/^([a-z_]+)(?:\{(.*)\})? /gm)) {
+  for (const [, name = '', labels = ''] of page.matchAll(/^([a-z_0-9]+)(?:\{(.*)\})? /gm)) {
     const set = known.get(name) ?? new Set(['job', 'instance']);
     for (const [, label = ''] of labels.matchAll(/([a-z_]+)="/g)) set.add(label);
     known.set(name, set);
