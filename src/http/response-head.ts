@@ -8,6 +8,8 @@ export interface ResponseHead {
   /** Declared length of the body; -1 = not declared. */
   contentLength: number;
   chunked: boolean;
+  /** Why it may not be passed on, or ''. */
+  problem: string;
 }
 
 /**
@@ -16,7 +18,7 @@ export interface ResponseHead {
  */
 export function readResponseHead(raw: readonly Buffer[], status: number): ResponseHead {
   const headers: string[] = [];
-  const head: ResponseHead = { headers, contentLength: -1, chunked: false };
+  const head: ResponseHead = { headers, contentLength: -1, chunked: false, problem: '' };
   let connection = '';
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i]!.toString('latin1');
@@ -34,7 +36,6 @@ export function readResponseHead(raw: readonly Buffer[], status: number): Respon
         break;
       case 14:
         if (sameName(name, 'content-length')) {
-          // Identical repeats are legal to merge (RFC 9110 section 8.6); undici has refused differing ones.
           if (status === 204 || head.contentLength >= 0) continue;
           head.contentLength = Number(value);
         }
@@ -44,6 +45,9 @@ export function readResponseHead(raw: readonly Buffer[], status: number): Respon
         break;
       case 17:
         if (sameName(name, 'transfer-encoding')) {
+          // undici undoes `chunked` alone: with another coding the client would get coded bytes that nothing names.
+          if (head.chunked || value.length !== 7 || !sameName(value, 'chunked'))
+            head.problem = 'its Transfer-Encoding is not just chunked';
           head.chunked = true;
           continue;
         }

@@ -155,6 +155,10 @@ export class Attempt implements Seeker, RunningAttempt, Dispatcher.DispatchHandl
     }
     const now = exchange.shared.now();
     const head = readResponseHead(controller.rawHeaders as unknown as Buffer[], status);
+    if (head.problem) {
+      this.#abort('upstream_protocol_error', head.problem);
+      return;
+    }
     const hasBody = exchange.client.method !== 'HEAD' && status !== 204 && status !== 304;
     this.#declared = hasBody ? head.contentLength : -1;
     this.#endsAtClose = hasBody && head.contentLength < 0 && !head.chunked;
