@@ -378,3 +378,15 @@ t.test('of any answer exactly the pairs that may pass are forwarded, in their or
     { numRuns: 2000 },
   );
 });
+
+t.test('an answer whose transfer coding is not chunked alone has a problem', async (t) => {
+  for (const value of ['gzip, chunked', 'gzip', 'chunked, chunked', '']) {
+    t.not(readResponseHead(bytes(['Transfer-Encoding', value]), 200).problem, '', value);
+  }
+  t.not(
+    readResponseHead(bytes(['transfer-encoding', 'chunked', 'transfer-encoding', 'chunked']), 200).problem,
+    '',
+    'twice',
+  );
+  t.equal(readResponseHead(bytes(['Transfer-Encoding', 'Chunked']), 200).problem, '');
+});
