@@ -195,6 +195,12 @@ export class Attempt implements Seeker, RunningAttempt, Dispatcher.DispatchHandl
     const begun = this.#exchange.headAt >= 0;
     const code = failureOf(error, begun);
     const detail = error.code ?? error.message;
+    if (code === 'bad_request') {
+      // undici would not even take it, so it will never say that the connection is free.
+      this.#connection!.close('error');
+      this.#failed(code, detail, false);
+      return;
+    }
     // A reused socket may have been closed by the peer before it could read: no byte of an answer is the sign, not a proof.
     const again =
       !this.#written || (this.#reused && !this.#answering && code === 'upstream_reset' && this.#mayRepeat());

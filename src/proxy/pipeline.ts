@@ -79,6 +79,7 @@ export class Entrance {
     if (head.problem) this.refuse(client, 'bad_request', head.problem);
     else if (!hostIsRight(head, client.http10)) this.refuse(client, 'invalid_host', '');
     else if (typeof target === 'string') this.refuse(client, 'invalid_target', target);
+    else if (client.method === 'CONNECT') this.refuse(client, 'invalid_target', 'CONNECT is not supported');
     else {
       const route = this.#routes.match(target);
       if (!route) {
