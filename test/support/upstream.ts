@@ -249,6 +249,8 @@ class RequestParser {
   #current: UpstreamRequest | null = null;
   /** Bytes of the body still to come; -1 = chunked. */
   #left = 0;
+  #chunkLeft = 0;
+  #afterChunk = false;
 
   constructor(connection: UpstreamConnection, onHead: (request: UpstreamRequest) => void) {
     this.#connection = connection;
@@ -270,14 +272,30 @@ class RequestParser {
       if (this.#left > 0) return false;
       return this.#over();
     }
+    return this.#chunk(current);
+  }
+
+  /** Bytes of a chunk count as they come. */
+  #chunk(current: UpstreamRequest): boolean {
+    if (this.#chunkLeft > 0) {
+      const bytes = this.#cut(Math.min(this.#chunkLeft, this.#buffer.length));
+      this.#chunkLeft -= bytes.length;
+      current.add(bytes);
+      if (this.#chunkLeft === 0) this.#afterChunk = true;
+      return this.#buffer.length > 0;
+    }
+    if (this.#afterChunk) {
+      if (this.#buffer.length < 2) return false;
+      this.#cut(2);
+      this.#afterChunk = false;
+    }
     const end = this.#buffer.indexOf('\r\n');
     if (end < 0) return false;
     const size = Number.parseInt(this.#buffer.subarray(0, end).toString(), 16);
-    if (this.#buffer.length < end + 2 + size + 2) return false;
-    this.#cut(end + 2);
-    current.add(this.#cut(size));
-    this.#cut(2);
-    return size > 0 || this.#over();
+    if (size === 0 && this.#buffer.length < end + 4) return false;
+    this.#cut(size === 0 ? end + 4 : end + 2);
+    this.#chunkLeft = size;
+    return size > 0 ? this.#buffer.length > 0 : this.#over();
   }
 
   #head(): boolean {
