@@ -79,9 +79,9 @@ export function tableOf(rows: readonly Row[]): string {
     .join('\n');
 }
 
-/** `3.26 (3.1-3.5)`: the median and the quartiles. */
+/** `3.26 (3.10-3.52)`: the median and the quartiles. */
 function shown(ratio: Ratio | null): string {
-  return ratio ? `${ratio.median.toFixed(2)} (${ratio.low.toFixed(1)}-${ratio.high.toFixed(1)})` : '-';
+  return ratio ? `${ratio.median.toFixed(2)} (${ratio.low.toFixed(2)}-${ratio.high.toFixed(2)})` : '-';
 }
 
 function median(values: readonly number[]): number {
