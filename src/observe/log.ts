@@ -8,7 +8,7 @@ export type Log = Logger;
 
 /** `out` is for tests; by default lines go to stdout, collected up to 4 kB and written at least every second. */
 export function makeLog(level: LogLevel, out?: DestinationStream): { log: Log; flush: () => void } {
-  const stream = out ?? destination({ fd: 1, sync: false, minLength: 4096, periodicFlush: 1000 });
+  const stream = out ?? toStdout();
   const log = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, stream);
   return {
     log,
@@ -22,6 +22,13 @@ export function makeLog(level: LogLevel, out?: DestinationStream): { log: Log; f
       }
     },
   };
+}
+
+function toStdout(): DestinationStream {
+  const stream = destination({ fd: 1, sync: false, minLength: 4096, periodicFlush: 1000 });
+  // The reader of the log went away: that must not end the proxy, and there is nowhere left to say so.
+  stream.on('error', () => {});
+  return stream;
 }
 
 /** One exchange as the log tells it. Milliseconds; null when a phase was not reached. */
