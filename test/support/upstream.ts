@@ -74,7 +74,8 @@ export class UpstreamConnection {
   reset = false;
   closed = false;
   readonly openedAt = performance.now();
-  closedAt = 0;
+  /** When the first of these happened. */
+  leftAt = 0;
 
   constructor(socket: Socket, index: number) {
     this.socket = socket;
@@ -209,10 +210,11 @@ export class RawUpstream {
     });
     socket.on('end', () => {
       connection.ended = true;
+      connection.leftAt ||= performance.now();
     });
     socket.on('close', () => {
       connection.closed = true;
-      connection.closedAt = performance.now();
+      connection.leftAt ||= performance.now();
     });
     const parser = new RequestParser(connection, (request) => this.#run(request, connection));
     socket.on('data', (chunk: Buffer) => {
