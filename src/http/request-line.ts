@@ -21,6 +21,11 @@ const TOKEN = new Uint8Array(256);
 for (const c of "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
   TOKEN[c.charCodeAt(0)] = 1;
 
+/** May be part of a field name. */
+export function isTokenByte(c: number): boolean {
+  return TOKEN[c] === 1;
+}
+
 /**
  * @param text the head as latin1, each line with its CRLF, without the empty line at the end
  * @returns the parts, or a sentence that says what is wrong
