@@ -32,7 +32,7 @@ export class AnswerWriter {
 
   /** @throws when a name or value would break the head apart */
   begin(status: number, reason: string, headers: readonly string[], framing: Framing): void {
-    let head = `HTTP/1.1 ${status} ${clean(reason || (STATUS_CODES[status] ?? ''))}${CRLF}`;
+    let head = `HTTP/1.1 ${status} ${phraseFor(status, reason)}${CRLF}`;
     let hasLength = false;
     let hasDate = false;
     for (let i = 0; i < headers.length; i += 2) {
@@ -95,6 +95,12 @@ export class AnswerWriter {
     socket.uncork();
     return room;
   }
+}
+
+/** Beyond ASCII (undici has decoded it as UTF-8, rightly or not) the standard phrase: it is for people, and not worth the answer. */
+function phraseFor(status: number, reason: string): string {
+  for (let i = 0; i < reason.length; i++) if (reason.charCodeAt(i) > 0x7e) return STATUS_CODES[status] ?? '';
+  return clean(reason) || (STATUS_CODES[status] ?? '');
 }
 
 /** Passes what has no control characters; an upstream's head must not be able to split ours. */

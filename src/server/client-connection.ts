@@ -1,6 +1,6 @@
 // One client's connection: reads requests, strictly and one at a time, and is the pipeline's Client for the one that runs.
 //
-//   Idle → (head whole) → Body? → Answering → Idle …      bytes that come while a request runs wait in `#pending`
+//   Head → (head whole) → Body? → Answering → Head …      bytes that come while a request runs wait in `#later`
 //
 // node:http does the same work for about twice the CPU (README, "Speed"), and runs the handler of every pipelined request at once.
 
@@ -13,11 +13,16 @@ import { type RequestHead, readRequestHead } from '../http/request-head.ts';
 import { hasBareLineFeed, parseHeadLines } from '../http/request-line.ts';
 import type { Client, ClientListener } from '../proxy/client.ts';
 import { AnswerWriter, type Framing } from './answer-writer.ts';
-import { countRequests } from './pipelined.ts';
+import { PipelinedBytes } from './pipelined.ts';
 
-/** After an early answer so much of the request body is still read and thrown away, within so long; then the connection goes. */
+/**
+ * After an early answer so much of the request body is still read and thrown away, within so long, for the sake of the requests
+ * behind it. Past that, and after a last answer, a FIN; what comes within another while is read, lest a reset overtakes the answer.
+ */
 const DISCARD_BYTES = 1024 * 1024;
 const DISCARD_MS = 5000;
+/** A client that takes not a byte of an answer that is over for so long is gone. */
+const STALL_MS = 75_000;
 /** Bytes of pipelined requests that may wait. */
 const MAX_PENDING_BYTES = 256 * 1024;
 const NEVER = Number.POSITIVE_INFINITY;
@@ -64,7 +69,10 @@ export class ClientConnection implements Client, Expiring, Framing {
   /** The first bytes of a head are here, its end is not. */
   #withinHead = false;
   #state: State = State.Head;
+  /** A head that is not whole. */
   #pending: Buffer | null = null;
+  /** What came behind the request that runs. */
+  #later: PipelinedBytes | null = null;
   /** Body bytes still to come; with chunked the decoder knows. */
   #bodyLeft = 0;
   #decoder: ChunkedDecoder | null = null;
@@ -74,6 +82,10 @@ export class ClientConnection implements Client, Expiring, Framing {
   #answered = false;
   #keepAlive = true;
   #waitsForDrain = false;
+  /** The next request waits until the client has taken the answers before it. */
+  #waitsForReader = false;
+  /** Bytes of answers that had not left when a deadline passed; -1 = none has passed. */
+  #unsent = -1;
 
   constructor(side: ListenerSide, socket: Socket) {
     this.#side = side;
@@ -91,7 +103,7 @@ export class ClientConnection implements Client, Expiring, Framing {
 
   /** No request is under way. */
   get isIdle(): boolean {
-    return this.#state === State.Head && this.#pending === null;
+    return this.#state === State.Head && this.#pending === null && this.#later === null;
   }
 
   get headOnly(): boolean {
@@ -109,6 +121,10 @@ export class ClientConnection implements Client, Expiring, Framing {
     if (this.#pending) {
       bytes = Buffer.concat([this.#pending, incoming]);
       this.#pending = null;
+    }
+    if (this.#later && this.#state === State.Head) {
+      bytes = Buffer.concat([this.#later.take(), incoming]);
+      this.#later = null;
     }
     let from = 0;
     while (from < bytes.length) {
@@ -161,13 +177,14 @@ export class ClientConnection implements Client, Expiring, Framing {
     this.#answered = false;
     this.#bodyWanted = false;
     this.#discarded = 0;
+    this.#unsent = -1;
     // A request whose framing is in doubt is the last one: nobody knows where the next begins.
     this.#keepAlive = !head.wantsClose && !head.problem && (!http10 || head.wantsKeepAlive) && method !== 'CONNECT';
     this.#decoder = head.chunked ? new ChunkedDecoder() : null;
     this.#bodyLeft = head.chunked ? NEVER : Math.max(0, head.contentLength);
     if (head.problem) this.#bodyLeft = 0;
     this.#state = this.#bodyLeft > 0 ? State.Body : State.Answering;
-    if (url === '/healthz' && (method === 'GET' || method === 'HEAD')) {
+    if (url === '/healthz' && (method === 'GET' || method === 'HEAD') && !head.problem) {
       this.begin(200, '', ['content-type', 'application/json', 'content-length', String(ALIVE.length)]);
       this.finish(ALIVE);
     } else this.#side.accept(this);
@@ -176,10 +193,12 @@ export class ClientConnection implements Client, Expiring, Framing {
   /** @returns where the body's bytes ended, or -1 when the connection has had enough */
   #readBody(bytes: Buffer, from: number): number {
     if (this.#decoder) {
-      const end = this.#decoder.feed(bytes, from, (chunk) => this.#bodyChunk(chunk));
-      if (this.#decoder?.problem) return this.#malformed(this.#decoder.problem);
-      if (this.#decoder?.done) this.#bodyEnd();
-      return this.#state === State.Closing ? -1 : end;
+      const decoder = this.#decoder;
+      const end = decoder.feed(bytes, from, (chunk) => this.#bodyChunk(chunk));
+      if (this.#state !== State.Body) return -1; // the bytes themselves have ended the connection
+      if (decoder.problem) return this.#malformed(decoder.problem);
+      if (decoder.done) this.#bodyEnd();
+      return end;
     }
     const end = Math.min(bytes.length, from + this.#bodyLeft);
     this.#bodyLeft -= end - from;
@@ -194,7 +213,7 @@ export class ClientConnection implements Client, Expiring, Framing {
       return;
     }
     this.#discarded += chunk.length;
-    if (this.#discarded > DISCARD_BYTES) this.socket.destroy();
+    if (this.#discarded > DISCARD_BYTES && this.#answered && this.#state === State.Body) this.#close();
   }
 
   #bodyEnd(): void {
@@ -202,15 +221,17 @@ export class ClientConnection implements Client, Expiring, Framing {
     this.#state = State.Answering;
     this.#decoder = null;
     this.#deadline = NEVER;
-    if (this.#bodyWanted) this.listener?.bodyEnd();
+    // Looked at first: an answer that this very call brings about goes its own way at `finish`, which may be to close.
     if (this.#answered) this.#nextRequest();
+    else if (this.#bodyWanted) this.listener?.bodyEnd();
   }
 
   /** Pipelined requests wait as bytes, within bounds. */
   #keepForLater(bytes: Buffer): void {
+    if (!this.#keepAlive) return; // behind the last request there is none (RFC 9112 section 9.6)
     const { maxPipelined, maxHeadBytes } = this.#side.config;
-    if (bytes.length > MAX_PENDING_BYTES || countRequests(bytes, maxHeadBytes) > maxPipelined) this.socket.destroy();
-    else this.#pending = Buffer.from(bytes);
+    this.#later ??= new PipelinedBytes(MAX_PENDING_BYTES, maxPipelined, maxHeadBytes);
+    if (!this.#later.add(bytes)) this.#cut();
   }
 
   #malformed(problem: string): number {
@@ -220,7 +241,7 @@ export class ClientConnection implements Client, Expiring, Framing {
     this.#state = State.Answering;
     this.#decoder = null;
     if (listener) listener.malformed(problem);
-    else this.socket.destroy();
+    else this.#close();
     return -1;
   }
 
@@ -231,6 +252,7 @@ export class ClientConnection implements Client, Expiring, Framing {
     this.method = '';
     this.http10 = false;
     this.#answered = false;
+    this.#unsent = -1;
     this.#state = State.Answering;
     const answer = answerFor(code, detail, 0);
     this.begin(answer.status, '', answer.headers);
@@ -289,18 +311,28 @@ export class ClientConnection implements Client, Expiring, Framing {
   // ---- between requests
 
   #nextRequest(): void {
-    this.#state = State.Head;
-    const { now, config } = this.#side;
+    const { now, config, stopping } = this.#side;
+    if (stopping) {
+      this.#close();
+      return;
+    }
     this.#waitUntil(now() + config.keepAliveTimeoutMs);
+    const { socket } = this;
+    if (socket.writableLength >= socket.writableHighWaterMark) {
+      // A client that sends on without reading would make us hold any number of answers.
+      this.#waitsForReader = true;
+      return;
+    }
+    this.#state = State.Head;
     // In a turn of its own: the exchange that just ended has still to give back what it holds.
-    if (this.#pending) process.nextTick(consumePending, this);
+    if (this.#later) process.nextTick(consumeLater, this);
   }
 
-  consumePending(): void {
-    const pending = this.#pending;
-    if (!pending || this.#state !== State.Head) return;
-    this.#pending = null;
-    this.#consume(pending);
+  consumeLater(): void {
+    if (!this.#later || this.#state !== State.Head) return;
+    const bytes = this.#later.take();
+    this.#later = null;
+    this.#consume(bytes);
   }
 
   /** The rest of a body whose answer is over must be out of the way; a client that sends on and on loses the connection. */
@@ -313,9 +345,17 @@ export class ClientConnection implements Client, Expiring, Framing {
   /** After the answer, a FIN; what the client still sends is read, lest the kernel answers it with a reset that overtakes the answer. */
   #close(): void {
     this.#state = State.Closing;
+    this.#later = null;
     this.#waitUntil(this.#side.now() + DISCARD_MS);
     this.socket.resume();
     this.socket.end();
+  }
+
+  /** At once; not a byte more is taken for a request. */
+  #cut(): void {
+    this.#state = State.Closing;
+    this.#later = null;
+    this.socket.destroy();
   }
 
   /** A listener that stops: an idle connection goes at once, another after its answer. */
@@ -324,6 +364,11 @@ export class ClientConnection implements Client, Expiring, Framing {
   }
 
   #drained(): void {
+    if (this.#waitsForReader) {
+      this.#waitsForReader = false;
+      if (this.#state === State.Answering) this.#nextRequest();
+      return;
+    }
     if (!this.#waitsForDrain) return;
     this.#waitsForDrain = false;
     this.listener?.drained();
@@ -337,6 +382,7 @@ export class ClientConnection implements Client, Expiring, Framing {
   #closed(): void {
     this.#state = State.Closing;
     this.#pending = null;
+    this.#later = null;
     this.#side.wheel.cancel(this.#timer);
     const { listener } = this;
     this.listener = null;
@@ -356,7 +402,18 @@ export class ClientConnection implements Client, Expiring, Framing {
     if (this.#deadline === NEVER) return;
     if (now < this.#deadline) this.#side.wheel.arm(this.#timer, this.#deadline);
     else if (this.#state === State.Head && this.#withinHead) this.#refuse('request_timeout', 'its head');
-    else this.socket.destroy();
+    else if (this.#isRead()) this.#waitUntil(now + STALL_MS);
+    // A FIN would make what is lost look complete to an HTTP/1.0 client.
+    else if (this.socket.writableLength > 0) this.abort();
+    else if (this.#state === State.Body) this.#close();
+    else this.#cut();
+  }
+
+  /** The answer is not all sent, but the client has taken some of it since the last time this was asked. */
+  #isRead(): boolean {
+    const before = this.#unsent;
+    this.#unsent = this.socket.writableLength;
+    return this.#unsent > 0 && this.#unsent !== before;
   }
 }
 
@@ -364,6 +421,6 @@ function flushHead(connection: ClientConnection): void {
   connection.flushHead();
 }
 
-function consumePending(connection: ClientConnection): void {
-  connection.consumePending();
+function consumeLater(connection: ClientConnection): void {
+  connection.consumeLater();
 }

@@ -53,6 +53,8 @@ export class Listener implements ListenerSide {
       this.#server.once('error', (error: NodeJS.ErrnoException) => reject(new Error(listenProblem(error, text))));
       this.#server.listen({ host, port, backlog: 1024 }, resolve);
     });
+    // One client that could not be accepted (no memory, no file descriptor) is not worth the process.
+    this.#server.on('error', () => {});
     return this.#server.address() as AddressInfo;
   }
 
