@@ -28,7 +28,6 @@ const EXPECTED: Record<FailureCode, [status: number, side: string, retrySafe: bo
   body_memory_full: [503, 'proxy', true],
   queue_full: [503, 'proxy', true],
   queue_timeout: [503, 'proxy', true],
-  draining: [503, 'proxy', true],
   dns_failed: [502, 'upstream', true],
   connect_failed: [502, 'upstream', true],
   connect_timeout: [504, 'upstream', true],
