@@ -1,5 +1,5 @@
 // bin/aiproxy.js as a process: which Node it ends up on, with which flags, and how it ends.
-import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
   accessSync,
@@ -16,6 +16,8 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import t, { type Test } from 'tap';
 import { until } from '../support/until.ts';
 
+// tap puts a NODE_OPTIONS that loads tap into the environment of every child. Here children must run as a user's do.
+const UNTAPPED = ['-c', 'unset NODE_OPTIONS; exec "$0" "$@"'];
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 const BIN = join(ROOT, 'bin', 'aiproxy.js');
 const FLAG = '--max-semi-space-size=4';
@@ -54,8 +56,9 @@ class Run {
   stdout = '';
   stderr = '';
 
-  constructor(node: string, args: readonly string[], options: SpawnOptions = {}) {
-    this.child = spawn(node, args, { env: userEnv(), stdio: ['ignore', 'pipe', 'pipe'], ...options });
+  constructor(command: string, args: readonly string[]) {
+    const stdio = ['ignore', 'pipe', 'pipe'] as const;
+    this.child = spawn('/bin/sh', [...UNTAPPED, command, ...args], { env: userEnv(), stdio: [...stdio] });
     this.child.stdout?.on('data', (chunk) => {
       this.stdout += chunk;
     });
@@ -78,7 +81,7 @@ class Run {
 
 /** The environment of a user: without what npm and tap add. */
 function userEnv(): NodeJS.ProcessEnv {
-  const added = /^(npm_|_?TAP|NODE_OPTIONS$|NODE_CHANNEL|AIPROXY_|INIT_CWD$)/i;
+  const added = /^(npm_|_?TAP|NODE_CHANNEL|AIPROXY_|INIT_CWD$)/i;
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !added.test(name)));
 }
 
@@ -153,7 +156,7 @@ t.test(
     const bin = copyOfBin(t);
     t.same((await new Run(process.execPath, [FLAG, bin]).told()).execArgv, [FLAG]);
     t.same((await new Run(process.execPath, ['--max-semi-space-size=40', bin]).told()).execArgv.at(-1), FLAG);
-    const options = new Run(process.execPath, [bin], { env: { ...userEnv(), NODE_OPTIONS: FLAG } });
+    const options = new Run('/usr/bin/env', [`NODE_OPTIONS=${FLAG}`, 'AIPROXY_REEXECUTED=0', process.execPath, bin]);
     t.same((await options.told()).execArgv, [FLAG]);
   },
 );
