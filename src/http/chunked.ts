@@ -108,7 +108,7 @@ export class ChunkedDecoder {
         return;
       case State.TrailerLf:
         if (c !== LF) this.problem = 'a trailer line has a bare CR';
-        this.#state = this.#line === 0 ? State.Done : State.TrailerName;
+        else this.#state = this.#line === 0 ? State.Done : State.TrailerName;
         this.#line = 0;
         return;
     }

@@ -57,7 +57,8 @@ export class PipelinedBytes {
     const bytes = this.take();
     while (!this.#countOver && this.#requests <= this.#maxRequests) {
       while (bytes[this.#newest] === CR && bytes[this.#newest + 1] === LF) this.#newest += 2;
-      if (this.#newest >= bytes.length) return;
+      const last = bytes.length - 1;
+      if (this.#newest > last || (this.#newest === last && bytes[last] === CR)) return;
       if (!this.#newestCounted) this.#requests++;
       this.#newestCounted = true;
       const end = bytes.indexOf(END_OF_HEAD, Math.max(this.#newest, this.#searched));
