@@ -92,35 +92,45 @@ export function assemble(config: Config, dump: unknown, version: string, log: Lo
   const timers: NodeJS.Timeout[] = [];
   const every = (ms: number, run: () => void) => timers.push(setInterval(run, ms).unref());
 
+  const start = async () => {
+    const stats = await statsPort.start(config.stats);
+    const listen: AddressInfo[] = [];
+    for (const listener of listeners) listen.push(await listener.start());
+    serving = true;
+    for (const upstream of upstreams) upstream.pool.warm();
+    every(SLICE_MS, () => gauges.rotate());
+    every(PULSE_MS, () => {
+      for (const { limiter, pulse } of limiters.values()) {
+        limiter.pulse();
+        pulse();
+      }
+    });
+    every(config.maintenance.intervalMs, () => {
+      for (const upstream of upstreams) upstream.pool.maintain();
+    });
+    return { listen, stats };
+  };
+  const stop = async () => {
+    serving = false;
+    for (const timer of timers) clearInterval(timer);
+    drain.hurry();
+    await drain.start();
+    for (const upstream of upstreams) upstream.pool.stop();
+    gauges.stop();
+    await statsPort.stop();
+  };
+
   return {
     drain,
     gauges,
-    async start() {
-      const stats = await statsPort.start(config.stats);
-      const listen: AddressInfo[] = [];
-      for (const listener of listeners) listen.push(await listener.start());
-      serving = true;
-      for (const upstream of upstreams) upstream.pool.warm();
-      every(SLICE_MS, () => gauges.rotate());
-      every(PULSE_MS, () => {
-        for (const { limiter, pulse } of limiters.values()) {
-          limiter.pulse();
-          pulse();
-        }
-      });
-      every(config.maintenance.intervalMs, () => {
-        for (const upstream of upstreams) upstream.pool.maintain();
-      });
-      return { listen, stats };
-    },
-    async stop() {
-      serving = false;
-      for (const timer of timers) clearInterval(timer);
-      drain.hurry();
-      await drain.start();
-      for (const upstream of upstreams) upstream.pool.stop();
-      gauges.stop();
-      await statsPort.stop();
+    stop,
+    start: async () => {
+      try {
+        return await start();
+      } catch (error) {
+        await stop(); // what did start must not keep the process alive
+        throw error;
+      }
     },
   };
 }

@@ -41,6 +41,13 @@ export const FAILURES = {
   ),
   queue_full: row(503, 'proxy', true, 'connection_limit_reached', 'The queue of the limiter is full (max_queue)'),
   queue_timeout: row(503, 'proxy', true, 'connection_limit_reached', 'No permit came free in time (queue_timeout)'),
+  draining: row(
+    503,
+    'proxy',
+    false,
+    'proxy_internal_response',
+    'aiproxy is shutting down and could not wait for the answer',
+  ),
   dns_failed: row(502, 'upstream', true, 'dns_error', "The upstream's host name could not be resolved"),
   connect_failed: row(502, 'upstream', true, 'connection_refused', 'No connection to the upstream could be opened'),
   connect_timeout: row(

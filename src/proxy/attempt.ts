@@ -212,6 +212,7 @@ export class Attempt implements Seeker, RunningAttempt, Dispatcher.DispatchHandl
   #finish(last: Buffer | null): void {
     this.#over = true;
     this.#exchange.endedAt = this.#exchange.shared.now();
+    this.#connection!.answered();
     this.#exchange.finish(last);
   }
 

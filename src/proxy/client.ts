@@ -10,6 +10,8 @@ export interface ClientListener {
   drained(): void;
   /** The client broke the protocol within its body. */
   malformed(detail: string): void;
+  /** The process ends and cannot wait any longer. */
+  stopped(): void;
   /** The client left; nothing can be written any more. */
   gone(): void;
 }

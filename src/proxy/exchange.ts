@@ -288,6 +288,10 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     this.fail('bad_request', detail);
   }
 
+  stopped(): void {
+    this.fail('draining', '');
+  }
+
   gone(): void {
     this.fail('client_gone', '');
   }

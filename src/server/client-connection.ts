@@ -308,6 +308,12 @@ export class ClientConnection implements Client, Expiring, Framing {
     this.socket.resetAndDestroy();
   }
 
+  /** The process ends: the exchange is cut, or told so while its answer has not begun. */
+  cutOff(): void {
+    if (this.listener) this.listener.stopped();
+    else this.abort();
+  }
+
   // ---- between requests
 
   #nextRequest(): void {

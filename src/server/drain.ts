@@ -3,6 +3,9 @@
 import type { ListenerStats } from '../observe/stats.ts';
 import type { Listener } from './listener.ts';
 
+/** For last answers to leave. */
+const GOODBYE_MS = 250;
+
 export interface DrainTimes {
   /** New connections are still served for so long, so that who routes here can notice. */
   readonly acceptForMs: number;
@@ -45,7 +48,9 @@ export class Drain {
     const closed = Promise.all(this.#listeners.map((listener) => listener.stopAccepting()));
     await this.#atMost(this.#times.timeoutMs, Promise.race([closed, this.#hurried]));
     const cut = this.#stats.inFlight;
-    for (const listener of this.#listeners) listener.closeAll();
+    for (const listener of this.#listeners) listener.cutAll();
+    await this.#atMost(GOODBYE_MS, closed);
+    for (const listener of this.#listeners) listener.resetAll();
     await closed;
     return cut;
   }

@@ -81,7 +81,12 @@ export class Listener implements ListenerSide {
   }
 
   /** Cuts what is left. */
-  closeAll(): void {
+  cutAll(): void {
+    for (const connection of [...this.#connections]) connection.cutOff();
+  }
+
+  /** Resets what is still open. */
+  resetAll(): void {
     for (const connection of [...this.#connections]) connection.abort();
   }
 }

@@ -24,6 +24,8 @@ export type CloseReason =
   | 'shutdown';
 
 export interface ConnectionOwner {
+  /** The answer is complete; the socket may be used again a turn later, when `connectionFree` says so. */
+  connectionEnding(connection: Connection): void;
   /** The last exchange is over and the socket may be used again. */
   connectionFree(connection: Connection): void;
   connectionClosed(connection: Connection, reason: CloseReason): void;
@@ -45,6 +47,8 @@ export class Connection {
   /** Was ready before the request that uses it came. */
   warmed = false;
   closed = false;
+  /** Between the last byte of an answer and its release. */
+  ending = false;
   /** Since when it is idle, ms. */
   idleSince = 0;
   /** The slot of the exchange that runs on it; comes back when the connection is free or closed. */
@@ -83,6 +87,13 @@ export class Connection {
   close(reason: CloseReason): void {
     this.#socket.destroy();
     this.#gone(reason);
+  }
+
+  /** Its exchange has the last byte. Said before that gives its permit back, so that who gets it waits for this connection. */
+  answered(): void {
+    if (this.closed) return;
+    this.ending = true;
+    this.#owner.connectionEnding(this);
   }
 
   /** The exchange keeps its slot for another attempt. */

@@ -36,6 +36,8 @@ export class Pool implements ConnectionOwner, DialListener, Expiring {
   readonly #dials = new Set<Dial>();
   readonly #seekers: Seeker[] = [];
   readonly #warmTimer = new Timer(this);
+  /** Connections that will be free in a turn. */
+  #ending = 0;
   #warmFailures = 0;
   #stopped = false;
 
@@ -78,7 +80,8 @@ export class Pool implements ConnectionOwner, DialListener, Expiring {
       }
     }
     this.#seekers.push(seeker);
-    if (this.#dials.size < this.#seekers.length) this.#open();
+    if (seeker.fresh) this.#open();
+    else this.#openMissing();
   }
 
   /** The seeker left. Its opening goes on: the connection will be idle and warm. */
@@ -90,6 +93,11 @@ export class Pool implements ConnectionOwner, DialListener, Expiring {
   #use(connection: Connection, seeker: Seeker): void {
     this.#busy.add(connection);
     seeker.connected(connection);
+  }
+
+  /** As many openings as seekers that no connection about to be free will serve. */
+  #openMissing(): void {
+    if (this.#dials.size + this.#ending < this.#seekers.length) this.#open();
   }
 
   #open(): void {
@@ -131,8 +139,14 @@ export class Pool implements ConnectionOwner, DialListener, Expiring {
     this.#warmLater();
   }
 
+  connectionEnding(): void {
+    this.#ending++;
+  }
+
   connectionFree(connection: Connection): void {
     this.#warmFailures = 0;
+    if (connection.ending) this.#ending--;
+    connection.ending = false;
     if (this.#stopped) connection.close('shutdown');
     else if (this.#now() >= connection.retireAt) connection.close('lifetime');
     else {
@@ -155,6 +169,11 @@ export class Pool implements ConnectionOwner, DialListener, Expiring {
     this.stats.closedBy.add(reason);
     // A server that accepts and closes is no better than one that refuses.
     if (connection.requests === 0 && (reason === 'upstream' || reason === 'error')) this.#warmFailures++;
+    if (connection.ending) {
+      connection.ending = false;
+      this.#ending--;
+      this.#openMissing();
+    }
     if (!this.#busy.delete(connection)) {
       const index = this.#idle.indexOf(connection);
       if (index >= 0) this.#idle.splice(index, 1);

@@ -143,7 +143,7 @@ t.test('the drain timeout cuts a stream that hangs, and the last line says so', 
   t.ok(took >= 280 && took < 2500, `after ${took} ms`);
   t.match(await run.said('stopped; 1 exchanges were cut'), { cut: 1 });
   // A bug of src: the access line of what was cut comes after it, as client_gone.
-  t.match(run.log.at(-1), { cut: 1 }, 'the last line says what was cut', { todo: 'access lines come after it' });
+  t.match(run.log.at(-1), { cut: 1 }, 'the last line says what was cut');
 });
 
 t.test('a second signal ends it at once', async (t) => {
@@ -169,9 +169,7 @@ t.test('an address in use is one clear line and exit code 1', async (t) => {
     const config = `listen: 127.0.0.1:${listen}\nstats: 127.0.0.1:${stats}\nupstreams: { ai: { url: "http://127.0.0.1:9" } }\n`;
     const run = new Run(t, '--config', configFile(t, config));
     await until('it says so', () => run.stderr.endsWith('\n'));
-    // A bug of src: with the stats port open already the process stays.
-    const todo = listen === 0 ? {} : { todo: 'the open stats port keeps the process' };
-    t.equal(await run.ended(1000).catch(() => 'it hangs'), 1, 'exit code', todo);
+    t.equal(await run.ended(1000).catch(() => 'it hangs'), 1, 'exit code');
     t.match(run.stderr, new RegExp(`^aiproxy: [^\\n]*127\\.0\\.0\\.1:${port}[^\\n]* in use[^\\n]*\\n$`));
     t.equal(run.stdout, '');
   }

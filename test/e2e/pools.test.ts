@@ -99,6 +99,7 @@ e2e('connections older than max_lifetime are not used again', async (t, rig) => 
   };
   await rig.ask(proxy, '/ai/y');
   await until('closed right after the answer', () => proxy.pool().closed_by.lifetime === 2);
+  t.equal(upstream.connections.length, 2);
 });
 
 e2e('lifetimes differ by up to 20 %', async (t, rig) => {

@@ -28,6 +28,7 @@ const EXPECTED: Record<FailureCode, [status: number, side: string, retrySafe: bo
   body_memory_full: [503, 'proxy', true],
   queue_full: [503, 'proxy', true],
   queue_timeout: [503, 'proxy', true],
+  draining: [503, 'proxy', false],
   dns_failed: [502, 'upstream', true],
   connect_failed: [502, 'upstream', true],
   connect_timeout: [504, 'upstream', true],
@@ -115,6 +116,7 @@ t.test('a retry is forbidden exactly where a 5xx may have run', async (t) => {
   t.same(
     forbidden.toSorted(),
     [
+      'draining',
       'first_event_timeout',
       'headers_timeout',
       'idle_timeout',
