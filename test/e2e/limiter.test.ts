@@ -81,6 +81,7 @@ e2e('never more than max_concurrent are at the upstream, whatever comes and goes
 
 e2e('never more than max_concurrent are at the upstream when nobody leaves', async (t, rig) => {
   const upstream = await rig.upstream(async (_request, connection) => {
+    await until('all permits are in use', () => upstream.requests.length >= 7);
     await whileNothing(Math.random() * 4);
     connection.send(answer());
   });
