@@ -7,7 +7,7 @@ import { answer, chunkedHead, LAST_CHUNK } from '../support/upstream.ts';
 e2e('500 requests at once go through 10 connections with exactly 10 sockets', async (t, rig) => {
   const upstream = await rig.upstream(async (request, connection) => {
     await request.whole();
-    await until('490 wait', () => proxy.stats().limiters['ai (pool)']!.peak_queued === 490);
+    await until('490 wait', () => proxy.stats().limiters['ai (pool)']!.peak_queued === 490, 9000);
     connection.send(answer(request.target));
   });
   const proxy = await rig.one({ url: upstream.url, pool: { connections: 10 } });
