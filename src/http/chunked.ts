@@ -7,6 +7,9 @@ const LF = 0x0a;
 const HT = 0x09;
 const COLON = 0x3a;
 const SEMICOLON = 0x3b;
+const EQUALS = 0x3d;
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
 /** 13 hex digits stay below 2^53. */
 const MAX_SIZE_DIGITS = 13;
 /** Bytes of extensions in one chunk line, and of all trailers. */
@@ -30,15 +33,28 @@ const State = {
 } as const;
 type State = (typeof State)[keyof typeof State];
 
+/** Where in `;name=value` or `;name="quoted"` an extension is (RFC 9112 section 7.1.1, without its optional white space). */
+const Extension = {
+  BeforeName: 0,
+  Name: 1,
+  BeforeValue: 2,
+  Value: 3,
+  Quoted: 4,
+  Escaped: 5,
+  AfterQuote: 6,
+} as const;
+type Extension = (typeof Extension)[keyof typeof Extension];
+
 /** Feed it bytes; it hands out the body's. */
 export class ChunkedDecoder {
   #state: State = State.Size;
   #digits = 0;
   #left = 0;
-  #extension = 0;
+  #extension: Extension = Extension.BeforeName;
+  #extensionBytes = 0;
   #trailer = 0;
-  /** Length of the name in the trailer line under way. */
-  #line = 0;
+  /** Name of the trailer under way, lower case. */
+  #name = '';
   /** What is wrong, or ''. */
   problem = '';
 
@@ -83,16 +99,15 @@ export class ChunkedDecoder {
         this.#size(c);
         return;
       case State.Extension:
-        if (c === CR) this.#state = State.SizeLf;
-        else if ((c < 0x20 && c !== HT) || c === 0x7f) this.problem = 'a chunk extension has a control character';
-        else if (++this.#extension > MAX_EXTENSION_BYTES) this.problem = 'a chunk extension is too long';
+        this.#extensionByte(c);
         return;
       case State.SizeLf:
         if (c !== LF) this.problem = 'a chunk size is not followed by CRLF';
         else if (this.#left === 0) this.#state = State.TrailerName;
         else this.#state = State.Data;
         this.#digits = 0;
-        this.#extension = 0;
+        this.#extension = Extension.BeforeName;
+        this.#extensionBytes = 0;
         return;
       case State.DataCr:
         if (c !== CR) this.problem = 'a chunk is longer than its size';
@@ -108,8 +123,8 @@ export class ChunkedDecoder {
         return;
       case State.TrailerLf:
         if (c !== LF) this.problem = 'a trailer line has a bare CR';
-        else this.#state = this.#line === 0 ? State.Done : State.TrailerName;
-        this.#line = 0;
+        else this.#state = this.#name === '' ? State.Done : State.TrailerName;
+        this.#name = '';
         return;
     }
   }
@@ -126,13 +141,35 @@ export class ChunkedDecoder {
     else this.problem = 'a chunk size is not a hexadecimal number';
   }
 
+  /** Extensions are read to their end and dropped. */
+  #extensionByte(c: number): void {
+    const at = this.#extension;
+    if (++this.#extensionBytes > MAX_EXTENSION_BYTES + 1) this.problem = 'a chunk extension is too long';
+    else if (at === Extension.Escaped || (at === Extension.Quoted && c !== QUOTE)) {
+      if ((c < 0x20 && c !== HT) || c === 0x7f) this.problem = 'a chunk extension has a control character';
+      this.#extension = at === Extension.Quoted && c === BACKSLASH ? Extension.Escaped : Extension.Quoted;
+    } else if (at === Extension.Quoted) this.#extension = Extension.AfterQuote;
+    else if (isTokenByte(c) && at !== Extension.AfterQuote)
+      this.#extension = at <= Extension.Name ? Extension.Name : Extension.Value;
+    else if (c === QUOTE && at === Extension.BeforeValue) this.#extension = Extension.Quoted;
+    else if (c === EQUALS && at === Extension.Name) this.#extension = Extension.BeforeValue;
+    else if (at === Extension.BeforeName || at === Extension.BeforeValue || (c !== SEMICOLON && c !== CR))
+      this.problem = 'a chunk extension is not one';
+    else if (c === CR) this.#state = State.SizeLf;
+    else this.#extension = Extension.BeforeName;
+  }
+
   /** Trailers are read to their end and dropped; what is no field may be the next request, sent behind an end of body that was left out. */
   #trailerByte(c: number): void {
     if (++this.#trailer > MAX_TRAILER_BYTES) this.problem = 'the trailers are too long';
     else if (this.#state === State.TrailerName) {
-      if (isTokenByte(c)) this.#line++;
-      else if (c === COLON && this.#line > 0) this.#state = State.TrailerValue;
-      else if (c === CR && this.#line === 0) this.#state = State.TrailerLf;
+      if (isTokenByte(c)) this.#name += String.fromCharCode(c).toLowerCase();
+      else if (c === COLON && this.#name !== '') {
+        this.#state = State.TrailerValue;
+        // RFC 9110 section 6.5.1
+        if (this.#name === 'content-length' || this.#name === 'transfer-encoding')
+          this.problem = 'a trailer says how long the body is';
+      } else if (c === CR && this.#name === '') this.#state = State.TrailerLf;
       else this.problem = 'a trailer line is not a field';
     } else if (c === CR) this.#state = State.TrailerLf;
     else if ((c < 0x20 && c !== HT) || c === 0x7f) this.problem = 'a trailer has a control character';

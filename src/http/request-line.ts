@@ -43,7 +43,7 @@ export function parseHeadLines(text: string): HeadLines | string {
   if (version !== 'HTTP/1.1' && version !== 'HTTP/1.0') return 'only HTTP/1.1 and HTTP/1.0 are spoken here';
   for (let i = methodEnd + 1; i < urlEnd; i++) {
     const c = text.charCodeAt(i);
-    if (c <= SP || c === 0x7f) return 'its target has a space or a control character';
+    if (c <= SP || c >= 0x7f) return 'its target has a character that must be percent-encoded';
   }
   const raw: string[] = [];
   const problem = readFields(text, lineEnd + 2, raw);

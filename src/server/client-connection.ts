@@ -26,6 +26,7 @@ const STALL_MS = 75_000;
 /** Bytes of pipelined requests that may wait. */
 const MAX_PENDING_BYTES = 256 * 1024;
 const NEVER = Number.POSITIVE_INFINITY;
+const SLASH = 0x2f;
 const END_OF_HEAD = '\r\n\r\n';
 const ALIVE = Buffer.from('{"status":"ok"}\n');
 const NO_HEAD: RequestHead = readRequestHead([], false);
@@ -178,8 +179,9 @@ export class ClientConnection implements Client, Expiring, Framing {
     this.#bodyWanted = false;
     this.#discarded = 0;
     this.#unsent = -1;
-    // A request whose framing is in doubt is the last one: nobody knows where the next begins.
-    this.#keepAlive = !head.wantsClose && !head.problem && (!http10 || head.wantsKeepAlive) && method !== 'CONNECT';
+    // A request whose framing is in doubt is the last one: nobody knows where the next begins. So is one that is not meant for us.
+    const isOurs = url.charCodeAt(0) === SLASH && method !== 'CONNECT' && !head.problem;
+    this.#keepAlive = isOurs && !head.wantsClose && (!http10 || head.wantsKeepAlive);
     this.#decoder = head.chunked ? new ChunkedDecoder() : null;
     this.#bodyLeft = head.chunked ? NEVER : Math.max(0, head.contentLength);
     if (head.problem) this.#bodyLeft = 0;
