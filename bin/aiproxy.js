@@ -77,8 +77,13 @@ function startAgain() {
 
 /** Stays as a launcher: hands signals down, and the child's end up. */
 function startChild(binary, args, env) {
-  // The channel carries no messages: its closing tells the child that this process is gone.
-  const child = spawn(binary, args, { stdio: ['inherit', 'inherit', 'inherit', 'ipc'], env });
+  const child = spawn(binary, args, {
+    // The channel carries no messages: its closing tells the child that this process is gone.
+    stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
+    // A group of its own: Ctrl-C reaches a whole group, and with ours handed down the child would get two, which means "at once".
+    detached: process.platform !== 'win32',
+    env,
+  });
   for (const signal of FORWARDED) process.on(signal, () => child.kill(signal));
   child.on('error', (error) => refuse(`cannot start ${binary}: ${error.message}`));
   child.on('exit', (code, signal) => {

@@ -28,13 +28,19 @@ const needsProc = process.platform === 'linux' ? {} : { skip: 'reads /proc' };
 const TELLING_CLI = `
 export async function main(argv, env) {
   const { pid, ppid, version, execArgv } = process;
+  const signals = [];
   const asked = new Promise((resolve) => {
-    for (const name of ['SIGTERM', 'SIGINT']) process.once(name, resolve);
+    for (const name of ['SIGTERM', 'SIGINT'])
+      process.on(name, () => {
+        signals.push(name);
+        setTimeout(resolve, 200); // a second one would have come by then
+      });
   });
   console.log(JSON.stringify({ argv, pid, ppid, version, execArgv, mark: env.AIPROXY_REEXECUTED ?? null }));
   if (argv[0] !== 'stay') return Number(argv[0] ?? 0);
   const timer = setInterval(() => {}, 60_000);
-  console.log(await asked);
+  await asked;
+  console.log(signals.join());
   clearInterval(timer);
   return 7;
 }
@@ -58,7 +64,12 @@ class Run {
 
   constructor(command: string, args: readonly string[]) {
     const stdio = ['ignore', 'pipe', 'pipe'] as const;
-    this.child = spawn('/bin/sh', [...UNTAPPED, command, ...args], { env: userEnv(), stdio: [...stdio] });
+    // In a group of its own, as what a shell starts.
+    this.child = spawn('/bin/sh', [...UNTAPPED, command, ...args], {
+      env: userEnv(),
+      stdio: [...stdio],
+      detached: true,
+    });
     this.child.stdout?.on('data', (chunk) => {
       this.stdout += chunk;
     });
@@ -212,6 +223,14 @@ t.test('on an old Node signals reach the child once, and its exit code comes bac
     t.same(await run.ended, { code: 7, signal: null });
     t.equal(run.stdout.split('\n')[1], signal);
   }
+});
+
+t.test('on an old Node Ctrl-C, which reaches the whole group, reaches the child once', needsOldNode, async (t) => {
+  const run = new Run(OLD_NODE!, [copyOfBin(t, PINNED), 'stay']);
+  await run.told();
+  process.kill(-run.pid, 'SIGINT');
+  t.same(await run.ended, { code: 7, signal: null });
+  t.equal(run.stdout.split('\n')[1], 'SIGINT');
 });
 
 t.test('on an old Node the launcher dies of what the child died of', needsOldNode, async (t) => {
