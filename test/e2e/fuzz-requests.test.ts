@@ -228,7 +228,7 @@ function bodyLength(headers: readonly string[], wrong: string[]): number {
 const BASES: Readonly<Record<string, string>> = { ai: '/base-a', bb: '/base-b' };
 const FRAMING = ['host', 'connection', 'content-length', 'transfer-encoding'];
 const DROPPED =
-  /^(?:host|connection|content-length|transfer-encoding|keep-alive|te|trailer|upgrade|expect|proxy-.*|x-aiproxy-.*)$/i;
+  /^(?:host|connection|content-length|transfer-encoding|keep-alive|te|trailer|upgrade|expect|proxy-connection|proxy-authenticate|proxy-authorization|x-aiproxy-.*)$/i;
 
 function expected({ method, url, headers }: Read): { method: string; target: string; headers: string[] } {
   const [, name = '', rest = ''] = /^\/([^/?]*)(.*)$/s.exec(url) ?? [];
@@ -399,24 +399,22 @@ class Field {
       from = Math.max(from, cut);
       await nextTurn();
     }
-    let still = 0;
-    for (let last = -1; still < 8; still++) {
+    // Everything happens in this process: a few turns of its loop without a move, and there are none to come.
+    let last = -1;
+    for (let still = 0, turns = 0; still < 8 && turns < 5000; still++, turns++) {
       const now = moves + this.recorder.activity;
-      // Everything happens in this process: a few turns of its loop without a move, and there are none to come.
-      if (now !== last || this.#busy()) still = closed ? 2 : 0;
+      if (now !== last || (still === 7 && this.#busy())) still = closed ? 4 : 0;
       last = now;
       await nextTurn();
-      if (this.#stuckFor++ > 2000) break;
     }
-    this.#stuckFor = 0;
     socket.destroy();
-    await this.proxy.idle();
+    // What is cut off now must not be counted to the next case.
+    if (this.recorder.received.some(({ complete }) => !complete)) await this.proxy.idle();
+    else await nextTurn();
     return answered;
   }
 
-  #stuckFor = 0;
-
-  /** A whole request is at the upstream or on its way to it. */
+  /** A connection to the upstream is being opened. */
   #busy(): boolean {
     const { upstreams } = this.proxy.stats();
     return Object.values(upstreams).some(({ pool }) => pool.connecting > 0);
@@ -435,14 +433,14 @@ function equal(got: unknown, wanted: unknown, what: string): void {
 
 const SMUGGLED = 'GET /ai/smuggled HTTP/1.1\r\nHost: proxy\r\n\r\n';
 const often = <T>(usual: T, ...rare: T[]) =>
-  fc.oneof({ weight: 12, arbitrary: fc.constant(usual) }, { weight: 4, arbitrary: fc.constantFrom(...rare) });
+  fc.oneof({ weight: 36, arbitrary: fc.constant(usual) }, { weight: 4, arbitrary: fc.constantFrom(...rare) });
 
 const METHOD = fc.oneof(
-  { weight: 12, arbitrary: fc.constantFrom('GET', 'POST', 'PUT', 'HEAD', 'DELETE', 'OPTIONS', 'PATCH') },
+  { weight: 20, arbitrary: fc.constantFrom('GET', 'POST', 'PUT', 'HEAD', 'DELETE', 'OPTIONS', 'PATCH') },
   { weight: 1, arbitrary: fc.constantFrom('get', 'FOO', 'CONNECT', 'TRACE', 'PRI', 'QUERY', 'SOURCE', '') },
 );
 const TARGET = fc.oneof(
-  { weight: 14, arbitrary: fc.constantFrom('/ai/x', '/ai/v1/y?q=1', '/bb/z', '/bb', '/ai/?', '/ai?a') },
+  { weight: 24, arbitrary: fc.constantFrom('/ai/x', '/ai/v1/y?q=1', '/bb/z', '/bb', '/ai/?', '/ai?a') },
   {
     weight: 3,
     arbitrary: fc.constantFrom(
@@ -607,7 +605,7 @@ const REQUEST = fc
     version: VERSION,
     host: often('Host: proxy', 'host:proxy:8080', ''),
     headers: fc.array(HEADER, { maxLength: 4 }),
-    framing: fc.oneof({ weight: 6, arbitrary: fc.constant('') }, { weight: 1, arbitrary: FRAMING_HEADER }),
+    framing: fc.oneof({ weight: 10, arbitrary: fc.constant('') }, { weight: 1, arbitrary: FRAMING_HEADER }),
     framingFirst: fc.boolean(),
     body: BODY,
     gap: often('', '\r\n', '\r\n\r\n', '\n', ' ', '\0'),
@@ -729,7 +727,7 @@ const MUTATION: fc.Arbitrary<Mutation> = fc.oneof(
 const CASE = fc.record({
   requests: fc.array(REQUEST, { minLength: 1, maxLength: 4 }),
   mutations: fc.oneof(
-    { weight: 2, arbitrary: fc.constant<Mutation[]>([]) },
+    { weight: 3, arbitrary: fc.constant<Mutation[]>([]) },
     { weight: 3, arbitrary: fc.array(MUTATION, { maxLength: 3 }) },
   ),
   cuts: fc.oneof(
