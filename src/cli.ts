@@ -81,9 +81,11 @@ function makeProgram(env: NodeJS.ProcessEnv, io: Io, done: (code: number) => voi
   program
     .command('check')
     .description('say what is wrong with a config, and start nothing')
-    .requiredOption('-c, --config <file>', 'the YAML config')
     .action((_flags, command: Command) => {
-      const { config } = loadConfig(command.optsWithGlobals<RunFlags>().config, env);
+      // --config belongs to the whole program, so it may stand before or behind `check`.
+      const file = command.optsWithGlobals<Partial<RunFlags>>().config;
+      if (!file) command.error('error: --config <file> is missing: which config is to be checked?');
+      const { config } = loadConfig(file as string, env);
       io.stdout.write(`good: ${config.upstreams.length} upstreams, ${config.limiters.length} limiters\n`);
     });
   addDemo(program, io, done);

@@ -201,6 +201,22 @@ upstreams:
   t.equal(run.stdout, '', 'nothing was started');
 });
 
+t.test('check says whether a config is good, and starts nothing', async (t) => {
+  const good = configFile(t, 'upstreams: { ai: { url: "http://127.0.0.1:9" } }\n');
+  for (const args of [
+    ['check', '--config', good],
+    ['--config', good, 'check'],
+  ]) {
+    const run = new Run(t, ...args);
+    t.equal(await run.ended(3000), 0, args.join(' '));
+    t.equal(run.stdout, 'good: 1 upstreams, 0 limiters\n');
+  }
+  const bad = new Run(t, 'check', '--config', configFile(t, 'upstreams: { ai: {} }\n'));
+  t.equal(await bad.ended(3000), 2);
+  t.match(bad.stderr, /:1:\d+ upstreams\.ai\.url: /);
+  t.equal(await new Run(t, 'check').ended(3000), 2);
+});
+
 const HELP = `Usage: aiproxy [options] [command]
 
 Sidecar reverse proxy for backends that call AI and other HTTP APIs: warm pools,
@@ -215,7 +231,7 @@ Options:
   -h, --help            display help for command
 
 Commands:
-  check [options]       say what is wrong with a config, and start nothing
+  check                 say what is wrong with a config, and start nothing
   demo [options]        a backend that opens a connection per call, first
                         direct, then through aiproxy; all on this machine
 
