@@ -1,6 +1,9 @@
 // Behaviours 1 and 2 of DESIGN.md: a client that leaves cancels the upstream and frees its place at once, in every phase;
 // a permit is held until the upstream's last body byte and comes back on every path.
 
+import { type AddressInfo, createServer } from 'node:net';
+import { createSecureContext, TLSSocket } from 'node:tls';
+import { makeCertificate } from '../../src/demo/certificate.ts';
 import { e2e, requestText } from '../support/rig.ts';
 import { until, whileNothing } from '../support/until.ts';
 import { answer, chunk, chunkedHead, LAST_CHUNK, type Script } from '../support/upstream.ts';
@@ -138,28 +141,59 @@ e2e('a client that leaves while its connection is being opened frees its place a
   t.equal(proxy.upstream().failures.connect_timeout, undefined, 'nobody was left to fail');
 });
 
-e2e(
-  'a client that leaves while its answer is held back by its own slow reading cancels the upstream',
-  async (t, rig) => {
-    const upstream = await rig.upstream((_request, connection) => {
-      connection.send('HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n');
-      const flood = () => {
-        while (!connection.socket.destroyed && connection.socket.write(Buffer.alloc(65536)));
-      };
-      connection.socket.on('drain', flood);
-      flood();
-    });
-    const proxy = await rig.one({ url: upstream.url });
-    const client = await rig.sent(proxy, '/ai/x');
-    await client.head();
-    client.pause();
-    await until('the upstream is paused', () => upstream.connections[0]!.socket.writableNeedDrain);
-    client.reset();
-    await until('the upstream is cancelled', () => upstream.connections[0]!.left, 1000);
-    await proxy.idle(1000);
-    t.equal(proxy.upstream().failures.client_gone, 1);
-  },
-);
+for (const leave of ['halfClose', 'reset'] as const) {
+  e2e(
+    `a client that leaves (${leave}) while its answer is held back by its own slow reading cancels the upstream`,
+    async (t, rig) => {
+      const upstream = await rig.upstream((_request, connection) => {
+        connection.send('HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n');
+        const flood = () => {
+          while (!connection.socket.destroyed && connection.socket.write(Buffer.alloc(65536)));
+        };
+        connection.socket.on('drain', flood);
+        flood();
+      });
+      const proxy = await rig.one({ url: upstream.url });
+      const client = await rig.sent(proxy, '/ai/x');
+      await client.head();
+      client.pause();
+      await until('the upstream is paused', () => upstream.connections[0]!.socket.writableNeedDrain);
+      client[leave]();
+      await until('the upstream is cancelled', () => upstream.connections[0]!.left, 1000);
+      await proxy.idle(1000);
+      t.equal(proxy.upstream().failures.client_gone, 1);
+    },
+  );
+}
+
+e2e('the connection that was being opened for a client that left serves the next one', async (t, rig) => {
+  const certificate = makeCertificate({ names: ['127.0.0.1'] });
+  const context = createSecureContext(certificate);
+  const requests: string[] = [];
+  const server = createServer((socket) => {
+    // The handshake begins once the client has had the time to leave.
+    setTimeout(() => {
+      const secure = new TLSSocket(socket, { isServer: true, secureContext: context });
+      secure.on('error', () => {});
+      secure.on('data', (bytes) => {
+        requests.push(bytes.toString().split(' ')[1]!);
+        secure.write(answer());
+      });
+    }, 200);
+  });
+  server.listen(0, '127.0.0.1');
+  await until('listening', () => server.listening);
+  rig.closes({ close: () => new Promise((resolve) => server.close(() => resolve())) });
+  const { port } = server.address() as AddressInfo;
+  const proxy = await rig.one({ url: `https://127.0.0.1:${port}`, tls: { ca: certificate.cert } });
+  const client = await rig.sent(proxy, '/ai/left', { method: 'POST', body: 'pay' });
+  await until('it is connecting', () => proxy.pool().connecting === 1);
+  client.reset();
+  await until('it is opened all the same, and idle', () => proxy.pool().idle === 1);
+  t.equal((await rig.ask(proxy, '/ai/next')).status, 200);
+  t.match(proxy.pool(), { opened: 1, closed: 0, reused: 1 });
+  t.same(requests, ['/next'], 'what had left was never sent');
+});
 
 for (const [kind, head, last] of [
   ['chunked', chunkedHead(), LAST_CHUNK],
