@@ -313,7 +313,8 @@ export class ClientConnection implements Client, Expiring, Framing {
   /** The process ends: the exchange is cut, or told so while its answer has not begun. */
   cutOff(): void {
     if (this.listener) this.listener.stopped();
-    else this.abort();
+    // An answer that is over may still be on its way.
+    else if (this.#state !== State.Closing || this.socket.writableLength === 0) this.abort();
   }
 
   // ---- between requests
