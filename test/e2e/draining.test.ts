@@ -104,7 +104,7 @@ e2e('what has not finished by the timeout is cut, and counted', async (t, rig) =
   const started = performance.now();
   t.equal(await proxy.assembly.drain.start(), 2, 'two were cut');
   const took = performance.now() - started;
-  t.ok(took > 180 && took < 500, `after ${took} ms`);
+  t.ok(took > 180 && took < 1500, `after ${took} ms`);
   for (const client of streams) t.equal((await client.rest()).ending, 'reset', 'and never look complete');
   await until('the upstream is cancelled', () => upstream.connections.every(({ left }) => left));
 });

@@ -60,7 +60,7 @@ e2e('waiting too long is 503 queue_timeout with Retry-After, and the place in th
   const started = performance.now();
   const got = await rig.ask(proxy, '/ai/1');
   const took = performance.now() - started;
-  t.ok(took > 140 && took < 270, `after ${took} ms`);
+  t.ok(took > 140 && took < 600, `after ${took} ms`);
   t.equal(got.status, 503);
   t.equal(got.code, 'queue_timeout');
   t.match(got.get('retry-after'), /^[1-9]\d*$/);

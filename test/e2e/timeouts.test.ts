@@ -2,29 +2,41 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { createInterface } from 'node:readline';
 import type { Rig } from '../support/rig.ts';
 import { e2e } from '../support/rig.ts';
 import { until, whileNothing } from '../support/until.ts';
 import { answer, chunk, chunkedHead, LAST_CHUNK } from '../support/upstream.ts';
 
-/** The precision asked for is 50 ms; this machine is shared, and the client's own turn of the loop counts too. */
+/** The precision asked for is 50 ms; the client's own turns of the loop count too. */
 const EARLY_MS = 5;
-const LATE_MS = 120;
+const LATE_MS = 80;
+/** This machine is shared: what the loop itself stood still is nobody's lateness. */
+const stalls = monitorEventLoopDelay({ resolution: 5 });
+stalls.enable();
 
-function inTime(t: { ok(value: unknown, message: string): unknown }, tookMs: number, expectedMs: number): void {
+/** Starts measuring. */
+function clock(): number {
+  stalls.reset();
+  return performance.now();
+}
+
+function inTime(t: { ok(value: unknown, message: string): unknown }, started: number, expectedMs: number): void {
+  const tookMs = performance.now() - started;
+  const stalledMs = 2 * (stalls.max / 1e6);
   t.ok(
-    tookMs >= expectedMs - EARLY_MS && tookMs <= expectedMs + LATE_MS,
-    `after ${Math.round(tookMs)} ms, not ${expectedMs}`,
+    tookMs >= expectedMs - EARLY_MS && tookMs <= expectedMs + LATE_MS + stalledMs,
+    `after ${Math.round(tookMs)} ms, not ${expectedMs} (the loop stood still for up to ${Math.round(stalledMs / 2)} ms)`,
   );
 }
 
 e2e('headers: an upstream that accepts and says nothing is 504 headers_timeout', async (t, rig) => {
   const upstream = await rig.upstream(() => {});
   const proxy = await rig.one({ url: upstream.url, timeouts: { headersMs: 200 } });
-  const started = performance.now();
+  const started = clock();
   const got = await rig.ask(proxy, '/ai/x', { method: 'POST', body: '{}' });
-  inTime(t, performance.now() - started, 200);
+  inTime(t, started, 200);
   t.equal(got.status, 504);
   t.equal(got.code, 'headers_timeout');
   t.equal(got.get('x-should-retry'), 'false');
@@ -42,10 +54,10 @@ e2e('headers: the time runs from the request fully sent, not from its first byte
   await upstream.request(0);
   await whileNothing(300);
   t.equal(proxy.upstream().in_flight, 1, 'still sending after twice the timeout');
-  const started = performance.now();
+  const started = clock();
   client.send(Buffer.alloc(2000));
   t.equal((await client.answer()).code, 'headers_timeout');
-  inTime(t, performance.now() - started, 150);
+  inTime(t, started, 150);
 });
 
 e2e('headers: interim answers do not put the deadline off', async (t, rig) => {
@@ -56,9 +68,9 @@ e2e('headers: interim answers do not put the deadline off', async (t, rig) => {
     }
   });
   const proxy = await rig.one({ url: upstream.url, timeouts: { headersMs: 200 } });
-  const started = performance.now();
+  const started = clock();
   t.equal((await rig.ask(proxy, '/ai/x')).code, 'headers_timeout');
-  inTime(t, performance.now() - started, 200);
+  inTime(t, started, 200);
 });
 
 e2e(
@@ -66,9 +78,9 @@ e2e(
   async (t, rig) => {
     const silent = await rig.upstream(() => {});
     const proxy = await rig.one({ url: `https://127.0.0.1:${silent.port}`, timeouts: { connectMs: 200 } });
-    const started = performance.now();
+    const started = clock();
     const got = await rig.ask(proxy, '/ai/x', { method: 'POST', body: '{}' });
-    inTime(t, performance.now() - started, 200);
+    inTime(t, started, 200);
     t.equal(got.status, 504);
     t.equal(got.code, 'connect_timeout');
     t.equal(got.get('x-should-retry'), undefined, 'nothing was sent');
@@ -84,9 +96,9 @@ e2e('connect: a SYN that nobody answers is 504 connect_timeout', async (t, rig) 
     return;
   }
   const proxy = await rig.one({ url: `http://127.0.0.1:${blackHole}`, timeouts: { connectMs: 200 } });
-  const started = performance.now();
+  const started = clock();
   const got = await rig.ask(proxy, '/ai/x');
-  inTime(t, performance.now() - started, 200);
+  inTime(t, started, 200);
   t.equal(got.code, 'connect_timeout');
 });
 
@@ -127,12 +139,12 @@ for (const [kind, filler] of [
       }
     });
     const proxy = await rig.one({ url: upstream.url, timeouts: { firstEventMs: 250, idleMs: 100 } });
-    const started = performance.now();
+    const started = clock();
     const client = await rig.sent(proxy, '/ai/x', { method: 'POST', body: '{}' });
     t.equal((await client.head()).status, 200, 'the head and the filler pass: the client sees life');
     t.equal(String(await client.piece()), filler);
     t.equal((await client.rest()).ending, 'reset');
-    inTime(t, performance.now() - started, 250);
+    inTime(t, started, 250);
     await proxy.idle();
     t.equal(proxy.upstream().failures.first_event_timeout, 1);
     await until('the upstream is cancelled', () => upstream.connections[0]!.left);
@@ -173,9 +185,9 @@ e2e('idle: a stream that falls silent is cut in time, and any byte puts it off',
   const client = await rig.sent(proxy, '/ai/x');
   await client.head();
   for (let i = 0; i < 5; i++) await client.piece();
-  const started = performance.now();
+  const started = clock();
   t.equal((await client.rest()).ending, 'reset');
-  inTime(t, performance.now() - started, 200);
+  inTime(t, started, 200);
   await proxy.idle();
   t.equal(proxy.upstream().failures.idle_timeout, 1);
 });
@@ -222,9 +234,9 @@ e2e('total: runs from acceptance, waiting in the queue included', async (t, rig)
   await rig.sent(proxy, '/ai/first');
   await upstream.request(0);
   await whileNothing(100);
-  const started = performance.now();
+  const started = clock();
   const got = await rig.ask(proxy, '/ai/second');
-  inTime(t, performance.now() - started, 250);
+  inTime(t, started, 250);
   t.equal(got.status, 504);
   t.equal(got.code, 'total_timeout');
   await proxy.idle();
@@ -240,11 +252,11 @@ e2e('total: cuts a stream that never falls silent', async (t, rig) => {
     }
   });
   const proxy = await rig.one({ url: upstream.url, timeouts: { totalMs: 250, idleMs: 100 } });
-  const started = performance.now();
+  const started = clock();
   const client = await rig.sent(proxy, '/ai/x');
   await client.head();
   t.equal((await client.rest()).ending, 'reset');
-  inTime(t, performance.now() - started, 250);
+  inTime(t, started, 250);
   await proxy.idle();
   t.equal(proxy.upstream().failures.total_timeout, 1);
 });
