@@ -60,7 +60,9 @@ function phaseDeadline(exchange: Exchange): number {
       return exchange.phaseAt + line.limiter.queueTimeoutMs;
     case Phase.Send:
       // Either the client owes us bytes, or the upstream does not take them.
-      return exchange.body?.wanted ? rateDeadline(exchange) : exchange.lastByteAt + timeouts.idleMs;
+      if (exchange.body?.wanted) return rateDeadline(exchange);
+      // Nobody says when the client's turn comes again: looked at once a window, or without `idle` a client that stalls then would stay.
+      return Math.min(exchange.lastByteAt + timeouts.idleMs, exchange.shared.now() + RATE_WINDOW_MS);
     case Phase.Headers:
       return exchange.sentAt + timeouts.headersMs;
     case Phase.Answer:
