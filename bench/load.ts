@@ -1,11 +1,11 @@
 // The load generator: a process that runs one closed loop of requests per `open`/`go`, told so by its parent.
 import { createHistogram, performance } from 'node:perf_hooks';
 import { LoadConnection } from './load-connection.ts';
-import { requestBytes } from './work.ts';
+import { requestBytes, type Work } from './work.ts';
 
 /** What the parent says: open connections; send so many requests, and go on for so many seconds at least; close them. */
 export type LoadCommand =
-  | { step: 'open'; port: number; connections: number }
+  | { step: 'open'; port: number; work: Work; connections: number }
   | { step: 'go'; requests: number; seconds: number }
   | { step: 'close' };
 
@@ -41,7 +41,7 @@ function closeAll(): void {
 async function perform(command: LoadCommand): Promise<LoadReport> {
   if (command.step === 'open') {
     closeAll();
-    const request = requestBytes(command.port);
+    const request = requestBytes(command.port, command.work);
     for (let n = 0; n < command.connections; n++) connections.push(new LoadConnection(command.port, request));
     await Promise.all(connections.map((connection) => connection.opened));
     return { step: 'opened' };

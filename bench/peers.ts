@@ -2,6 +2,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { benchFile, freePort, PROXY_CORE, Process, runs } from './processes.ts';
+import type { Work } from './work.ts';
 
 export interface Ports {
   readonly listen: number;
@@ -11,6 +12,7 @@ export interface Ports {
 
 export interface Peer {
   readonly name: string;
+  readonly work: Work;
   /** Why it cannot run here, or null. */
   missing(): string | null;
   /** `directory` is a scratch place of its own; `nodeFlags` go to Node before the script. */
@@ -22,21 +24,11 @@ const AIPROXY = benchFile('../bin/aiproxy.js');
 const AIPROXY_FLAGS = ['--max-semi-space-size=4'];
 
 export const PEERS: readonly Peer[] = [
-  {
-    name: 'aiproxy',
-    missing: () => (existsSync(AIPROXY) ? null : 'bin/aiproxy.js is not there'),
-    command: (ports, directory, nodeFlags) => {
-      const config = filled('aiproxy.yaml', ports, directory);
-      return [process.execPath, ...AIPROXY_FLAGS, ...nodeFlags, AIPROXY, '--config', config];
-    },
-  },
-  {
-    name: 'nginx',
-    missing: () => (runs('nginx', '-v') ? null : 'not installed'),
-    command: (ports, directory) => ['nginx', '-p', directory, '-c', filled('nginx.conf', ports, directory)],
-  },
+  aiproxyPeer('aiproxy', 'forwarded', 'aiproxy.yaml'),
+  nginxPeer('nginx', 'forwarded', 'nginx.conf'),
   {
     name: 'haproxy',
+    work: 'forwarded',
     missing: () => (runs('haproxy', '-v') ? null : 'not installed'),
     command: (ports, directory) => ['haproxy', '-db', '-q', '-f', filled('haproxy.cfg', ports, directory)],
   },
@@ -44,11 +36,57 @@ export const PEERS: readonly Peer[] = [
   nodePeer('http-proxy-3', 'http-proxy-3'),
   nodePeer('fast-proxy', 'fast-proxy'),
   nodePeer('fastify', '@fastify/http-proxy'),
+  aiproxyPeer('aiproxy-post-hit', 'post-hit', 'aiproxy-cached.yaml'),
+  aiproxyPeer('aiproxy-get-hit', 'get-hit', 'aiproxy-cached.yaml'),
+  nginxPeer('nginx-post-hit', 'post-hit', 'nginx-cached.conf'),
+  nginxPeer('nginx-get-hit', 'get-hit', 'nginx-cached.conf'),
+  {
+    // No POST: to take the body into the key, Varnish needs a module that its packages do not bring.
+    name: 'varnish-get-hit',
+    work: 'get-hit',
+    missing: () => (runs('varnishd', '-V') ? null : 'not installed'),
+    command: (ports, directory) => {
+      const place = ['-n', join(directory, 'varnish'), '-a', `127.0.0.1:${ports.listen}`, '-T', 'none'];
+      return [
+        'varnishd',
+        '-F',
+        '-j',
+        'none',
+        ...place,
+        '-s',
+        'malloc,64m',
+        '-f',
+        filled('varnish.vcl', ports, directory),
+      ];
+    },
+  },
 ];
+
+function aiproxyPeer(name: string, work: Work, template: string): Peer {
+  return {
+    name,
+    work,
+    missing: () => (existsSync(AIPROXY) ? null : 'bin/aiproxy.js is not there'),
+    command: (ports, directory, nodeFlags) => {
+      const config = filled(template, ports, directory);
+      return [process.execPath, ...AIPROXY_FLAGS, ...nodeFlags, AIPROXY, '--config', config];
+    },
+  };
+}
+
+function nginxPeer(name: string, work: Work, template: string): Peer {
+  return {
+    name,
+    work,
+    missing: () => (runs('nginx', '-v') ? null : 'not installed'),
+    command: (ports, directory) => ['nginx', '-p', directory, '-c', filled(template, ports, directory)],
+  };
+}
 
 function nodePeer(name: string, packageName: string): Peer {
   return {
     name,
+    work: 'forwarded',
     missing: () => (existsSync(benchFile(`../node_modules/${packageName}`)) ? null : 'not installed'),
     command: (ports, _directory, nodeFlags) => [
       process.execPath,
@@ -63,6 +101,7 @@ function nodePeer(name: string, packageName: string): Peer {
 /** A peer that runs. */
 export interface RunningPeer {
   readonly name: string;
+  readonly work: Work;
   readonly port: number;
   readonly process: Process;
 }
@@ -84,7 +123,7 @@ export async function startPeer(
     await process.stop();
     throw error;
   }
-  return { name: peer.name, port: ports.listen, process };
+  return { name: peer.name, work: peer.work, port: ports.listen, process };
 }
 
 /** Fills in a template of bench/peers/ and returns where it was written. */

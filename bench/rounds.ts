@@ -52,7 +52,7 @@ export async function measure(
   requests: number,
   seconds = LEAST_SECONDS,
 ): Promise<Sample> {
-  await load.ask({ step: 'open', port: peer.port, connections: CONNECTIONS });
+  await load.ask({ step: 'open', port: peer.port, work: peer.work, connections: CONNECTIONS });
   const before = usageOf(peer.process.pid);
   const result = await load.ask({ step: 'go', requests, seconds });
   const after = usageOf(peer.process.pid);

@@ -1,5 +1,5 @@
 // npm run bench: the same work through aiproxy and other proxies, each alone on one core, and whether the targets are met.
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -8,13 +8,16 @@ import { PEERS, type RunningPeer, startPeer } from './peers.ts';
 import { benchFile, canPin, LOAD_CORE, LoadGenerator, Process } from './processes.ts';
 import { profileFlags, profileReport } from './profile.ts';
 import { CONNECTIONS, measure, runRounds } from './rounds.ts';
-import { rowsOf, tableOf, verdicts } from './table.ts';
+import { rowsOf, tablesOf, verdicts } from './table.ts';
 
 const USAGE = `node bench/run.ts [--quick] [--rounds N] [--requests N] [--only a,b] [--json file] [--rss | --profile]
   --quick     4 rounds of 10 000 requests instead of 10 of 20 000
   --only      some of: ${PEERS.map((peer) => peer.name).join(' ')}
+              cached stands for all the hits and aiproxy
   --rss       memory over a million requests through aiproxy (or the one named by --only)
   --profile   CPU profile of aiproxy (or the one named by --only)`;
+
+const CACHED = ['aiproxy', ...PEERS.filter((peer) => peer.work !== 'forwarded').map((peer) => peer.name)];
 
 process.exitCode = await main();
 
@@ -22,6 +25,7 @@ async function main(): Promise<number> {
   const options = readOptions();
   if (!options) return 2;
   const scratch = mkdtempSync(join(tmpdir(), 'aiproxy-bench-'));
+  chmodSync(scratch, 0o711); // started by root, nginx works as nobody and has its cache in there
   const processes: Process[] = [];
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.once(signal, () => void end().then(() => process.exit(1)));
@@ -32,12 +36,13 @@ async function main(): Promise<number> {
   };
   try {
     if (!canPin) console.log('no taskset or one core only: processes are not pinned, expect noise');
-    const upstream = new Process([process.execPath, benchFile('upstream.ts')], LOAD_CORE, true);
-    processes.push(upstream);
-    const { port } = (await upstream.message()) as { port: number };
+    const upstreams = {
+      plain: await startUpstream(processes),
+      cacheable: await startUpstream(processes, 'cacheable'),
+    };
     const load = new LoadGenerator();
     processes.push(load.process);
-    const peers = await startPeers(options, port, scratch, processes);
+    const peers = await startPeers(options, upstreams, scratch, processes);
     if (options.rss) return (await runMemory(load, only(peers), options.requests)) ? 0 : 1;
     if (options.profile) return await runProfile(load, only(peers), options.requests, scratch);
     return await compare(load, peers, options);
@@ -71,7 +76,8 @@ function readOptions(): Options | null {
     });
     const { quick, rss, profile, json } = values;
     const single = rss || profile;
-    const names = values.only?.split(',') ?? (single ? ['aiproxy'] : PEERS.map((peer) => peer.name));
+    const chosen = values.only?.split(',').flatMap((name) => (name === 'cached' ? CACHED : [name]));
+    const names = chosen ?? (single ? ['aiproxy'] : PEERS.map((peer) => peer.name));
     const unknown = names.find((name) => PEERS.every((peer) => peer.name !== name));
     if (unknown !== undefined) throw new Error(`there is no proxy named ${unknown}`);
     return {
@@ -95,10 +101,17 @@ function count(text: string | undefined, otherwise: number): number {
   return value;
 }
 
+/** @returns its port */
+async function startUpstream(processes: Process[], ...args: string[]): Promise<number> {
+  const upstream = new Process([process.execPath, benchFile('upstream.ts'), ...args], LOAD_CORE, true);
+  processes.push(upstream);
+  return ((await upstream.message()) as { port: number }).port;
+}
+
 /** Starts those that can start, says a word about the others. */
 async function startPeers(
   { names, profile }: Options,
-  upstream: number,
+  upstreams: { readonly plain: number; readonly cacheable: number },
   scratch: string,
   processes: Process[],
 ): Promise<RunningPeer[]> {
@@ -107,6 +120,7 @@ async function startPeers(
     if (!names.includes(peer.name)) continue;
     const directory = join(scratch, peer.name);
     mkdirSync(directory);
+    const upstream = peer.work === 'forwarded' ? upstreams.plain : upstreams.cacheable;
     try {
       const started = await startPeer(peer, upstream, directory, profile ? profileFlags(scratch) : []);
       processes.push(started.process);
@@ -148,12 +162,12 @@ async function compare(
   };
   const samples = await runRounds(load, peers, rounds, requests, progress);
   if (process.stdout.isTTY) process.stdout.write('\r\x1b[K');
-  const rows = rowsOf(samples);
+  const rows = rowsOf(peers, samples);
   const results = verdicts(rows);
   console.log(
     `\n${CONNECTIONS} connections, medians of ${rounds} rounds, each of ${requests} requests or more per proxy\n`,
   );
-  console.log(`${tableOf(rows)}\n`);
+  for (const table of tablesOf(rows)) console.log(`${table}\n`);
   for (const { text } of results) console.log(text);
   if (json)
     writeFileSync(

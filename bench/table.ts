@@ -1,5 +1,7 @@
 // Medians over the rounds, the table, and the verdict on the targets.
+import type { RunningPeer } from './peers.ts';
 import type { Sample, Samples } from './rounds.ts';
+import type { Work } from './work.ts';
 
 /** Median over the rounds, and the quartiles that show how far to trust it. */
 export interface Ratio {
@@ -10,9 +12,12 @@ export interface Ratio {
 
 export interface Row extends Sample {
   readonly name: string;
-  /** CPU per request as a multiple of nginx's, and of http-proxy-3's, in the same round; null when that one did not run. */
+  readonly work: Work;
+  /** CPU per request as a multiple of another's in the same round: of nginx with the same work; null when that one did not run. */
   readonly toNginx: Ratio | null;
   readonly toHttpProxy3: Ratio | null;
+  /** Of aiproxy forwarding. */
+  readonly toForwarded: Ratio | null;
 }
 
 export interface Verdict {
@@ -22,18 +27,21 @@ export interface Verdict {
   readonly text: string;
 }
 
-export function rowsOf(samples: Samples): Row[] {
+export function rowsOf(peers: readonly RunningPeer[], samples: Samples): Row[] {
   const rows: Row[] = [];
-  for (const [name, own] of samples) {
+  for (const { name, work } of peers) {
+    const own = samples.get(name)!;
     rows.push({
       name,
+      work,
       perSecond: median(own.map((sample) => sample.perSecond)),
       p50Micros: median(own.map((sample) => sample.p50Micros)),
       p99Micros: median(own.map((sample) => sample.p99Micros)),
       cpuMicros: median(own.map((sample) => sample.cpuMicros)),
       rssMb: own.at(-1)!.rssMb,
-      toNginx: ratio(own, samples.get('nginx')),
+      toNginx: ratio(own, samples.get(work === 'forwarded' ? 'nginx' : `nginx-${work}`)),
       toHttpProxy3: ratio(own, samples.get('http-proxy-3')),
+      toForwarded: ratio(own, samples.get('aiproxy')),
     });
   }
   return rows.sort((a, b) => a.cpuMicros - b.cpuMicros);
@@ -47,10 +55,14 @@ function ratio(own: readonly Sample[], other: readonly Sample[] | undefined): Ra
 }
 
 export function verdicts(rows: readonly Row[]): Verdict[] {
-  const aiproxy = rows.find((row) => row.name === 'aiproxy');
+  const [aiproxy, post, get] = ['', '-post-hit', '-get-hit'].map((suffix) =>
+    rows.find((row) => row.name === `aiproxy${suffix}`),
+  );
   return [
     verdict('CPU per request <= 3.5 x nginx', aiproxy?.toNginx?.median, (value) => value <= 3.5),
     verdict('CPU per request < 0.5 x http-proxy-3', aiproxy?.toHttpProxy3?.median, (value) => value < 0.5),
+    verdict('CPU per POST hit <= 0.6 x forwarded', post?.toForwarded?.median, (value) => value <= 0.6),
+    verdict('CPU per GET hit <= 0.6 x forwarded', get?.toForwarded?.median, (value) => value <= 0.6),
   ];
 }
 
@@ -60,20 +72,34 @@ function verdict(target: string, value: number | null | undefined, isMet: (value
   return { target, met, text: `${met ? 'met         ' : 'MISSED      '}  ${target}: ${value.toFixed(2)}` };
 }
 
-const COLUMNS: readonly (readonly [title: string, cell: (row: Row) => string])[] = [
-  ['proxy', (row) => row.name],
+type Column = readonly [title: string, cell: (row: Row) => string];
+
+const X_HTTP_PROXY_3: Column = ['x http-proxy-3', (row) => shown(row.toHttpProxy3)];
+const X_FORWARDED: Column = ['x aiproxy forwarded', (row) => shown(row.toForwarded)];
+const columns = (title: string, compared: Column): readonly Column[] => [
+  [title, (row) => row.name],
   ['CPU us/req', (row) => row.cpuMicros.toFixed(1)],
   ['x nginx', (row) => shown(row.toNginx)],
-  ['x http-proxy-3', (row) => shown(row.toHttpProxy3)],
+  compared,
   ['req/s', (row) => row.perSecond.toFixed(0)],
   ['p50 ms', (row) => (row.p50Micros / 1000).toFixed(2)],
   ['p99 ms', (row) => (row.p99Micros / 1000).toFixed(2)],
   ['RSS MB', (row) => row.rssMb.toFixed(0)],
 ];
 
-export function tableOf(rows: readonly Row[]): string {
-  const lines = [COLUMNS.map(([title]) => title), ...rows.map((row) => COLUMNS.map(([, cell]) => cell(row)))];
-  const widths = COLUMNS.map((_, column) => Math.max(...lines.map((line) => line[column]!.length)));
+/** One of what was forwarded and one of what came from a cache, as far as either was measured. */
+export function tablesOf(rows: readonly Row[]): string[] {
+  const forwarded = rows.filter((row) => row.work === 'forwarded');
+  const hits = rows.filter((row) => row.work !== 'forwarded');
+  return [
+    ...(forwarded.length ? [tableOf(columns('proxy', X_HTTP_PROXY_3), forwarded)] : []),
+    ...(hits.length ? [tableOf(columns('from its cache', X_FORWARDED), hits)] : []),
+  ];
+}
+
+function tableOf(columns: readonly Column[], rows: readonly Row[]): string {
+  const lines = [columns.map(([title]) => title), ...rows.map((row) => columns.map(([, cell]) => cell(row)))];
+  const widths = columns.map((_, column) => Math.max(...lines.map((line) => line[column]!.length)));
   return lines
     .map((line) => line.map((cell, n) => (n === 0 ? cell.padEnd(widths[n]!) : cell.padStart(widths[n]!))).join('  '))
     .join('\n');

@@ -1,7 +1,12 @@
 // The work every proxy gets: one chat completion call as an OpenAI SDK sends it, and the answer as OpenAI's servers shape it.
 
+/** A POST to forward; the same POST, or a GET, that is always answered from the proxy's cache. */
+export type Work = 'forwarded' | 'post-hit' | 'get-hit';
+
 /** Prefix of the path: what aiproxy calls the upstream, and what nginx and HAProxy take off again. */
 const PATH = '/openai/v1/chat/completions';
+/** What the GET asks for: a stored completion, by its id. */
+const GET_PATH = `${PATH}/chatcmpl-9mT5c1Xk3cQF0rVYb2sJ7eDh4LpNw?metadata=bench`;
 
 /** 240 bytes of JSON. */
 const QUESTION = pad(
@@ -43,28 +48,32 @@ export const ANSWER: Buffer = Buffer.from(
 );
 
 /** The bytes of one request, sent over and over on each connection. */
-export function requestBytes(port: number): Buffer {
-  return Buffer.from(
-    `POST ${PATH} HTTP/1.1\r\n` +
-      `Host: 127.0.0.1:${port}\r\n` +
-      'Accept: application/json\r\n' +
-      'Accept-Encoding: gzip, deflate\r\n' +
-      'Content-Type: application/json\r\n' +
-      'User-Agent: OpenAI/Python 2.8.1\r\n' +
-      'Authorization: Bearer sk-proj-0123456789abcdefghijklmnopqrstuvwxyz\r\n' +
-      'x-stainless-lang: python\r\n' +
-      `Content-Length: ${QUESTION.length}\r\n\r\n${QUESTION}`,
-  );
+export function requestBytes(port: number, work: Work): Buffer {
+  const fields =
+    `Host: 127.0.0.1:${port}\r\n` +
+    'Accept: application/json\r\n' +
+    'Accept-Encoding: gzip, deflate\r\n' +
+    'Content-Type: application/json\r\n' +
+    'User-Agent: OpenAI/Python 2.8.1\r\n' +
+    'Authorization: Bearer sk-proj-0123456789abcdefghijklmnopqrstuvwxyz\r\n' +
+    'x-stainless-lang: python\r\n';
+  if (work === 'get-hit') return Buffer.from(`GET ${GET_PATH} HTTP/1.1\r\n${fields}\r\n`);
+  const length = `Content-Length: ${QUESTION.length}\r\n`;
+  return Buffer.from(`POST ${PATH} HTTP/1.1\r\n${fields}${length}\r\n${QUESTION}`);
 }
 
-/** The bytes of one answer: eight headers and what keeps the connection open. */
-export function answerBytes(): Buffer {
+/**
+ * The bytes of one answer: eight headers and what keeps the connection open.
+ * @param cacheable for a shared cache too, whatever the Authorization (RFC 9111 section 3.5)
+ */
+export function answerBytes(cacheable: boolean): Buffer {
   const head =
     'HTTP/1.1 200 OK\r\n' +
     `Date: ${new Date().toUTCString()}\r\n` +
     'Content-Type: application/json\r\n' +
     `Content-Length: ${ANSWER.length}\r\n` +
     'Connection: keep-alive\r\n' +
+    (cacheable ? 'Cache-Control: public, max-age=3600\r\n' : '') +
     'openai-organization: bench-org\r\n' +
     'openai-processing-ms: 412\r\n' +
     'openai-version: 2020-10-01\r\n' +

@@ -2,7 +2,13 @@
 
 import type { AddressInfo } from 'node:net';
 import { performance } from 'node:perf_hooks';
-import type { Config } from './config/schema.ts';
+import { AnswerCache } from './cache/answer-cache.ts';
+import { decodeEntry, encodeEntry } from './cache/entry-format.ts';
+import { FlightTable } from './cache/flight-table.ts';
+import { worthKeeping } from './cache/judge.ts';
+import { MemoryStore } from './cache/memory-store.ts';
+import { RedisStore } from './cache/redis-store.ts';
+import type { CacheStoreConfig, Config, UpstreamConfig } from './config/schema.ts';
 import { ByteBudget } from './flow/byte-budget.ts';
 import { Limiter } from './flow/limiter.ts';
 import { QueueAlarm, type QueueLevel } from './flow/queue-alarm.ts';
@@ -12,8 +18,11 @@ import { renderMetrics } from './observe/metrics.ts';
 import { SLICE_MS } from './observe/rolling-histogram.ts';
 import { LimiterStats, ListenerStats } from './observe/stats.ts';
 import type { Shared } from './proxy/exchange.ts';
+import type { Flight } from './proxy/flight.ts';
 import { Entrance } from './proxy/pipeline.ts';
 import { Routes } from './proxy/routes.ts';
+import { CacheDesk } from './server/cache-desk.ts';
+import { redisSnapshot } from './server/cache-gauges.ts';
 import { Drain } from './server/drain.ts';
 import { Gauges } from './server/gauges.ts';
 import { Listener } from './server/listener.ts';
@@ -37,16 +46,29 @@ export interface Assembly {
 /**
  * @param dump the effective config for GET /config, already redacted
  * @param onDrain what POST /drain starts
+ * @param wallClock ms since the epoch
  * @throws when TLS material of an upstream is unusable
  */
-export function assemble(config: Config, dump: unknown, version: string, log: Log, onDrain: () => void): Assembly {
+export function assemble(
+  config: Config,
+  dump: unknown,
+  version: string,
+  log: Log,
+  onDrain: () => void,
+  wallClock: () => number = Date.now,
+): Assembly {
   const now = () => performance.now();
   const wheel = makeWheel(now);
   const limiters = makeLimiters(config, log);
+  const memory = new MemoryStore(config.cache.maxBytes, config.cache.maxVariants, now);
+  const flights = new FlightTable<Flight>();
+  const redis = makeRedis(config.cache, memory, flights, log, now);
+  const flightMemory = new ByteBudget(config.flights.memoryBytes);
   const upstreams = config.upstreams.map((upstreamConfig) => {
     const { limiter, stats } = limiters.get(upstreamConfig.limiter ?? ownLimiterName(upstreamConfig.name))!;
     try {
-      return new Upstream(upstreamConfig, limiter, stats, wheel, now);
+      const cache = makeCache(upstreamConfig, memory, config.cache.maxEntryBytes, redis);
+      return new Upstream(upstreamConfig, limiter, stats, cache, wheel, now);
     } catch (error) {
       throw new Error(`upstream ${upstreamConfig.name}: its tls material is not usable: ${(error as Error).message}`);
     }
@@ -55,17 +77,24 @@ export function assemble(config: Config, dump: unknown, version: string, log: Lo
   const bodyMemory = new ByteBudget(config.listener.bodyMemoryBytes);
   const shared: Shared = {
     now,
+    wallClock,
     wheel,
     bodyMemory,
     bodyBufferBytes: config.listener.bodyBufferBytes,
     bodyMinRate: config.listener.bodyMinRate,
+    flights,
+    flightMemory,
+    flightBufferBytes: config.flights.bufferBytes,
+    flightWaiters: config.flights.maxWaiters,
+    flightWaitMs: config.flights.waitMs,
     access: new AccessLogger(log, config.log.access),
     onBug: (error) => log.error({ err: error }, 'a bug in aiproxy; one exchange failed, please report it'),
     onSettled: () => {
       listenerStats.inFlight--;
     },
   };
-  const entrance = new Entrance(shared, new Routes(upstreams), listenerStats);
+  const routes = new Routes(upstreams);
+  const entrance = new Entrance(shared, routes, listenerStats);
   const listeners = config.listen.map(
     (address) => new Listener(address, config.listener, entrance, listenerStats, wheel, now),
   );
@@ -76,7 +105,13 @@ export function assemble(config: Config, dump: unknown, version: string, log: Lo
     limiters: [...limiters.values()],
     listener: listenerStats,
     bodyMemory,
+    cache: { memory, flights, flightMemory, redis: redis ? () => redisSnapshot(redis) : null },
     draining: () => drain.draining,
+  });
+  const desk = new CacheDesk(memory, redis, routes, {
+    wallClock,
+    bodyBufferBytes: config.listener.bodyBufferBytes,
+    isMarked: (key) => flights.isMarked(key, now()),
   });
   let serving = false;
   const statsPort = new StatsPort(
@@ -86,8 +121,11 @@ export function assemble(config: Config, dump: unknown, version: string, log: Lo
       config: () => dump,
       ready: () => serving && !drain.draining,
       drain: onDrain,
+      purge: (what) => desk.purge(what),
+      explain: (request) => desk.explain(request),
     },
     config.allowedHosts,
+    (error) => log.error({ err: error }, 'a bug in aiproxy: the stats port could not answer, please report it'),
   );
   const timers: NodeJS.Timeout[] = [];
   const every = (ms: number, run: () => void) => timers.push(setInterval(run, ms).unref());
@@ -98,6 +136,7 @@ export function assemble(config: Config, dump: unknown, version: string, log: Lo
     for (const listener of listeners) listen.push(await listener.start());
     serving = true;
     for (const upstream of upstreams) upstream.pool.warm();
+    void redis?.start();
     every(SLICE_MS, () => gauges.rotate());
     every(PULSE_MS, () => {
       for (const { limiter, pulse } of limiters.values()) {
@@ -108,6 +147,7 @@ export function assemble(config: Config, dump: unknown, version: string, log: Lo
     every(config.maintenance.intervalMs, () => {
       for (const upstream of upstreams) upstream.pool.maintain();
     });
+    every(config.cache.sweepIntervalMs, () => void memory.sweep((entry) => worthKeeping(entry, wallClock())));
     return { listen, stats };
   };
   const stop = async () => {
@@ -115,6 +155,8 @@ export function assemble(config: Config, dump: unknown, version: string, log: Lo
     for (const timer of timers) clearInterval(timer);
     drain.hurry();
     await drain.start();
+    flights.stopAll();
+    await redis?.stop();
     for (const upstream of upstreams) upstream.pool.stop();
     gauges.stop();
     await statsPort.stop();
@@ -150,6 +192,39 @@ function makeWheel(now: () => number): TimerWheel {
     WHEEL_TICK_MS,
   );
   return wheel;
+}
+
+/** What is kept of one upstream's answers; null when nothing is, and twins share nothing. */
+function makeCache(
+  { name, cache, coalesce }: UpstreamConfig,
+  memory: MemoryStore,
+  maxEntryBytes: number,
+  redis: RedisStore | null,
+): AnswerCache | null {
+  return cache || coalesce ? new AnswerCache(name, cache, coalesce, memory, maxEntryBytes, redis) : null;
+}
+
+function makeRedis(
+  config: CacheStoreConfig,
+  memory: MemoryStore,
+  flights: FlightTable<Flight>,
+  log: Log,
+  now: () => number,
+): RedisStore | null {
+  if (!config.redis) return null;
+  return new RedisStore({
+    config: config.redis,
+    maxVariants: config.maxVariants,
+    encode: encodeEntry,
+    decode: decodeEntry,
+    onPurge: (message) => {
+      void memory.purge(message);
+      if (message.upstream !== null && message.uri !== null) flights.invalidate(message.upstream, message.uri);
+    },
+    onDown: (reason) => log.warn({ reason }, 'the shared cache is away; memory serves alone'),
+    onUp: () => log.info('the shared cache is there'),
+    now,
+  });
 }
 
 interface NamedLimiter {

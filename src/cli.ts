@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { assemble } from './assemble.ts';
+import { addExplain } from './cli-explain.ts';
 import { ConfigError, loadConfig } from './config/load.ts';
 import { makeLog } from './observe/log.ts';
 
@@ -29,6 +30,7 @@ Examples:
   $ aiproxy --config config/aiproxy.yaml            run; the backend's base URL is http://127.0.0.1:8080/<upstream>/…
   $ aiproxy --config pools.yaml --listen :8081      the same on another address
   $ aiproxy check --config pools.yaml               say what is wrong with a config, and start nothing
+  $ aiproxy explain /openai/v1/models               would a running one answer this from its cache? why not?
   $ aiproxy demo                                    see what it does, with nothing but this program
   $ curl http://127.0.0.1:8080/openai/v1/models -H "Authorization: Bearer $OPENAI_API_KEY"
 
@@ -88,6 +90,7 @@ function makeProgram(env: NodeJS.ProcessEnv, io: Io, done: (code: number) => voi
       const { config } = loadConfig(file as string, env);
       io.stdout.write(`good: ${config.upstreams.length} upstreams, ${config.limiters.length} limiters\n`);
     });
+  addExplain(program, io, done);
   addDemo(program, io, done);
   return program;
 }

@@ -30,6 +30,20 @@ export const FAILURES = {
   unknown_upstream: row(404, 'client', false, 'destination_not_found', 'No upstream has this name'),
   request_timeout: row(408, 'client', true, 'http_request_error', 'The request did not arrive in time'),
   headers_too_large: row(431, 'client', false, 'http_request_error', 'The request head is too large'),
+  client_stalled: row(
+    499,
+    'client',
+    true,
+    'http_request_error',
+    'The client took no byte of the answer within timeouts.write_stall',
+  ),
+  not_cached: row(
+    504,
+    'client',
+    true,
+    'proxy_internal_response',
+    'The request said only-if-cached, and no stored answer may be used for it',
+  ),
   client_gone: row(499, 'client', true, 'http_request_error', 'The client left before the answer was complete'),
   internal_error: row(500, 'proxy', false, 'proxy_internal_error', 'aiproxy failed; this is a bug, please report it'),
   body_memory_full: row(

@@ -6,12 +6,14 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: the templates of the config look like those of JS
 
 import { z } from 'zod';
+import { flightKeys, store, upstreamCache } from './form-cache.ts';
 import {
   address,
   baseUrl,
   count,
   duration,
   filledText,
+  flag,
   hostName,
   name,
   named,
@@ -22,17 +24,12 @@ import {
   whole,
 } from './leaves.ts';
 import { fileRules, keepaliveDefault, poolRules, upstreamRules, whateverElse } from './rules.ts';
-import { LONGEST_MS, LONGEST_TIMER_MS } from './units.ts';
-
-const KIB = 1024;
-const MIB = 1024 * KIB;
-const GIB = 1024 * MIB;
+import { cacheFileRules, coalesceDefault, entryDefault } from './rules-cache.ts';
+import { DEADLINE_OR_NONE, GIB, KIB, LONGEST_MS, LONGEST_TIMER_MS, MIB } from './units.ts';
 
 /** For what one of Node's own timers measures. */
 const TIMER = { min: 1, max: LONGEST_TIMER_MS } as const;
 const TIMER_OR_ZERO = { min: 0, max: LONGEST_TIMER_MS } as const;
-/** For what the timer wheel measures; 0 is refused because it could be read as "none". */
-const DEADLINE_OR_NONE = { min: 1, max: LONGEST_MS, word: 'none' } as const;
 
 const log = section({
   level: oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
@@ -124,6 +121,9 @@ const timeouts = section({
   idle: duration(DEADLINE_OR_NONE)
     .default('60s')
     .describe('Duration between two pieces of an answer, or none. Default 60s.'),
+  write_stall: duration(DEADLINE_OR_NONE)
+    .default('75s')
+    .describe('Duration without the client taking a byte while some wait for it, or none. Default 75s.'),
   total: duration(DEADLINE_OR_NONE)
     .default('none')
     .describe('Duration of the whole exchange, waiting included, or none. Default none.'),
@@ -153,16 +153,26 @@ const upstream = section({
   bypass: z
     .array(pathPattern())
     .default([])
-    .describe('Paths (/health, /static/*) that skip the limiter and the deadlines except connect. Default [].'),
+    .describe(
+      'Paths (/health, /static/*) that skip limiter, cache and deadlines except connect and write_stall. Default [].',
+    ),
   replay: z
     .array(pathPattern())
     .default([])
     .describe('Paths whose requests are safe to send twice, whatever the method. Default [].'),
+  cache: upstreamCache
+    .optional()
+    .describe('Which answers are stored and used again: http, or a mapping of keys. Default: none.'),
+  coalesce: flag()
+    .optional()
+    .describe('Identical requests in flight share one fetch. Default: true with a `cache`, else false.'),
   max_head: size({ min: KIB, max: MIB }).default('32kb').describe('Size limit of the head of an answer. Default 32kb.'),
   tls: tls.prefault({}).describe('TLS to this upstream; only with https.'),
-}).superRefine(upstreamRules, whateverElse);
+})
+  .superRefine(upstreamRules, whateverElse)
+  .transform(coalesceDefault);
 
-export const form = section({
+const file = section({
   listen: z
     .union([address(), z.array(address()).min(1, 'must have at least one address')], {
       error: 'must be host:port such as 127.0.0.1:8080, or a list of them',
@@ -189,6 +199,8 @@ export const form = section({
     .default('1kb')
     .describe('Size per second that a request body must bring while it is waited for; 0 = no minimum. Default 1kb.'),
   listener: listener.prefault({}).describe('What clients are granted.'),
+  cache: store.prefault({}).describe('Where the stored answers of all upstreams are kept.'),
+  ...flightKeys,
   limiters: named('a limiter', [], limiter)
     .default({})
     .describe('Concurrency limits by name; an upstream takes part in one by naming it. Default {}.'),
@@ -196,7 +208,27 @@ export const form = section({
     .refine((upstreams) => Object.keys(upstreams).length > 0, 'must have at least one upstream')
     .meta({ minProperties: 1 })
     .describe('The APIs behind the proxy by name: the first segment of a request path. Required.'),
-}).superRefine(fileRules, whateverElse);
+})
+  .superRefine(fileRules, whateverElse)
+  .superRefine(cacheFileRules, whateverElse);
+
+export const form = file.transform(({ upstreams, ...rest }) => ({
+  ...rest,
+  upstreams: mapValues(upstreams, (upstream) => ({
+    ...upstream,
+    cache: upstream.cache && {
+      ...upstream.cache,
+      rules: upstream.cache.rules.map((rule) => ({
+        ...rule,
+        max_entry: entryDefault(rule.max_entry, rest.cache.max_entry),
+      })),
+    },
+  })),
+}));
+
+function mapValues<T, U>(map: Readonly<Record<string, T>>, change: (value: T) => U): Record<string, U> {
+  return Object.fromEntries(Object.entries(map).map(([name, value]) => [name, change(value)]));
+}
 
 /** The file after validation: defaults filled in, durations and sizes still texts. */
 export type Form = z.output<typeof form>;

@@ -25,17 +25,24 @@ function adapt(node: unknown): unknown {
   }
   // An empty object as default says nothing: its keys have their own.
   if (preset !== undefined && JSON.stringify(preset) !== '{}') adapted.default = preset;
-  return withTemplate(adapted);
+  return adapted.shorthand === undefined ? withTemplate(adapted) : withShorthand(adapted);
 }
 
 function withTemplate(node: Json): Json {
   const { type, pattern, enum: words } = node;
+  const scalar = (type === 'integer' || type === 'number' || type === 'boolean') && node.const === undefined;
   if (typeof pattern === 'string') return { ...node, pattern: `${pattern}|${TEMPLATE.pattern}` };
-  if (type !== 'integer' && words === undefined) return node;
+  if (!scalar && words === undefined) return node;
   const { description, default: preset, ...kind } = node;
   return {
     ...(description ? { description } : {}),
     ...(preset === undefined ? {} : { default: preset }),
     anyOf: [kind, TEMPLATE],
   };
+}
+
+/** A section that one word can stand for. */
+function withShorthand(node: Json): Json {
+  const { description, shorthand, ...mapping } = node;
+  return { ...(description ? { description } : {}), anyOf: [{ const: shorthand }, TEMPLATE, mapping] };
 }

@@ -6,6 +6,7 @@
 import { z } from 'zod';
 import { isHostName, parseAddress } from './address.ts';
 import { parseBaseUrl } from './base-url.ts';
+import { parseRedisUrl } from './redis-url.ts';
 import { type Bounds, DURATION, parseCount, parseDuration, parseSize, SIZE } from './units.ts';
 
 /** Says the rule the value breaks, in a text; anything else means that it is fine. */
@@ -13,6 +14,12 @@ type Judge = (raw: unknown) => unknown;
 
 export const NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/;
 const PATH_PATTERN = /^\/[^\s?#*]*\*?$/;
+/** A token of RFC 9110 section 5.6.2. */
+const HEADER_NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
+/** Field content without blanks around it (RFC 9110 section 5.5). */
+const HEADER_VALUE = /^[!-~\x80-\xff]([\t -~\x80-\xff]*[!-~\x80-\xff])?$/;
+/** No character that a Redis pattern gives a meaning. */
+const KEY_PREFIX = /^[A-Za-z0-9_.:/{}-]{1,64}$/;
 
 export function duration(bounds: Bounds) {
   return quantity((raw) => parseDuration(raw, bounds), withWord(DURATION, bounds));
@@ -37,6 +44,37 @@ export function count(bounds: { readonly min: number; readonly max: number }) {
   return words.superRefine(refine(judge));
 }
 
+/** A number with a fraction. */
+export function fraction({ min, max }: { readonly min: number; readonly max: number }) {
+  const judge = (raw: unknown) =>
+    typeof raw === 'number' && raw >= min && raw <= max ? null : `must be a number from ${min} to ${max}`;
+  return z
+    .number({ error: refusal(judge) })
+    .superRefine(refine(judge))
+    .meta({ minimum: min, maximum: max });
+}
+
+/** A status of an answer that is whole and final. */
+export function status() {
+  const judge = (raw: unknown) => {
+    if (raw === 206 || raw === 304) return 'must not be 206 or 304: these are no whole answers';
+    return parseCount(raw, { min: 200, max: 599 });
+  };
+  return z
+    .number({ error: refusal(judge) })
+    .superRefine(refine(judge))
+    .meta({ ...integer({ min: 200, max: 599 }), not: { enum: [206, 304] } });
+}
+
+export function flag() {
+  return z.boolean({ error: 'must be true or false' });
+}
+
+/** A value, or a list of them. */
+export function oneOrMore<T extends z.ZodType>(value: T, what: string) {
+  return z.union([value, z.array(value)], { error: `must be ${what}, or a list of them` });
+}
+
 export function oneOf<const T extends readonly string[]>(words: T) {
   return z.enum(words, { error: `must be one of ${words.join(', ')}` });
 }
@@ -47,6 +85,26 @@ export function address() {
 
 export function baseUrl() {
   return text(parseBaseUrl, '^https?://');
+}
+
+/** Its value is never shown: `writeOnly` is JSON Schema's word for that. */
+export function redisUrl() {
+  return text(parseRedisUrl, '^(rediss?://|(unix:(//)?)?/)').meta({ writeOnly: true });
+}
+
+export function keyPrefix() {
+  const rule = 'must be 1 to 64 letters, digits and _ . : / - { }';
+  return text((raw) => (typeof raw === 'string' && KEY_PREFIX.test(raw) ? null : rule), KEY_PREFIX.source);
+}
+
+export function headerName() {
+  const rule = 'must be the name of a header';
+  return text((raw) => (typeof raw === 'string' && HEADER_NAME.test(raw) ? null : rule), HEADER_NAME.source);
+}
+
+export function headerValue() {
+  const rule = 'must be the value of a header, in quotes where it looks like a number';
+  return text((raw) => (typeof raw === 'string' && HEADER_VALUE.test(raw) ? null : rule), HEADER_VALUE.source);
 }
 
 export function hostName() {

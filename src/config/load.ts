@@ -6,10 +6,11 @@ import { dump } from './dump.ts';
 import { readTextFile } from './files.ts';
 import { type Form, form } from './form.ts';
 import { mistakesOf, wordRule, writeLines } from './mistakes.ts';
-import { pathKey, setAt, valueAt } from './path.ts';
+import { type Path, pathKey, setAt, valueAt } from './path.ts';
 import { readPems } from './pem.ts';
 import { resolve } from './resolve.ts';
 import type { Config } from './schema.ts';
+import { isOptional, shorthandAt } from './shape.ts';
 import { type Mistake, readTree, type Tree } from './tree.ts';
 
 export type Env = Readonly<Record<string, string | undefined>>;
@@ -122,15 +123,24 @@ function readOtherwise(issue: z.core.$ZodIssue, raw: unknown, tree: Tree): boole
   if (issue.code !== 'invalid_type' && issue.code !== 'invalid_union') return false;
   const path = issue.path.map((key) => (typeof key === 'number' ? key : String(key)));
   const value = valueAt(raw, path);
-  let other: unknown;
-  if (value === null && issue.code === 'invalid_type') {
-    // A section whose keys are all commented out is null in YAML.
-    if (issue.expected === 'object' || issue.expected === 'record') other = {};
-    if (issue.expected === 'array') other = [];
-  } else if (typeof value === 'string' && tree.templates.get(pathKey(path))?.whole && /^-?[0-9]+$/.test(value)) {
-    // What a variable holds is text; here a number is wanted.
-    other = Number(value);
-  }
-  if (other !== undefined) setAt(raw, path, other);
-  return other !== undefined;
+  const expected = issue.code === 'invalid_type' ? issue.expected : null;
+  const other = value === null ? ofNothing(expected, path) : ofText(value, expected, path, tree);
+  if (other !== null) setAt(raw, path, other.value);
+  return other !== null;
+}
+
+/** A section whose keys are all commented out is null in YAML. */
+function ofNothing(expected: string | null, path: Path): { value: unknown } | null {
+  if (expected !== 'object' && expected !== 'record' && expected !== 'array') return null;
+  if (isOptional(path)) return { value: undefined };
+  return { value: expected === 'array' ? [] : {} };
+}
+
+function ofText(value: unknown, expected: string | null, path: Path, tree: Tree): { value: unknown } | null {
+  if (typeof value !== 'string') return null;
+  if (expected === 'object' && value === shorthandAt(path)) return { value: { [value]: true } };
+  if (!tree.templates.get(pathKey(path))?.whole) return null;
+  // What a variable holds is text; here a number, or true or false, is wanted.
+  if (/^-?[0-9]+(\.[0-9]+)?$/.test(value)) return { value: Number(value) };
+  return expected === 'boolean' && /^(true|false)$/.test(value) ? { value: value === 'true' } : null;
 }

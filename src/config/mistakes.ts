@@ -1,9 +1,9 @@
 // Turns what zod found into mistakes with a place in the file, and mistakes into the lines a user reads.
 
 import type { z } from 'zod';
-import { form } from './form.ts';
 import { type Path, pathKey, pathText, valueAt } from './path.ts';
 import type { RuleParams } from './rules.ts';
+import { isList, isSecret, keysAt, keysBelow } from './shape.ts';
 import { suggest } from './suggest.ts';
 import type { Mistake, Tree } from './tree.ts';
 
@@ -36,7 +36,7 @@ export function writeLines(mistakes: readonly Mistake[], file: string, tree: Tre
   return placed.map(({ path, at, rule, got, flag }) => {
     const { line, col } = tree.lines.lineStarts.length > 0 ? tree.lines.linePos(at) : { line: 1, col: 1 };
     // A rule may quote a key of the file, and a key may hold anything: a problem stays one line.
-    const what = `${rule}${got === null ? '' : `, got ${got}`}`.replace(/[\x00-\x1f\x7f]/g, ' ');
+    const what = `${rule}${got === null ? '' : `, got ${safe(got, path, tree)}`}`.replace(/[\x00-\x1f\x7f]/g, ' ');
     return flag ? `${flag}: ${what}` : `${file}:${line}:${col} ${pathText(path) || 'file'}: ${what}`;
   });
 }
@@ -54,6 +54,12 @@ export function show(value: unknown, path: Path, tree: Tree): string {
   if (value.includes('-----BEGIN')) return '[pem]';
   const shown = value.replace(/\/\/.*@/s, '//***@');
   return JSON.stringify(shown.length > MAX_SHOWN ? `${shown.slice(0, MAX_SHOWN)}…` : shown);
+}
+
+/** Once more, for mistakes that were made before the form was known: nothing of a secret but the variable it is in. */
+function safe(got: string, path: Path, tree: Tree): string {
+  if (!isSecret(path) || !got.startsWith('"')) return got;
+  return tree.templates.get(pathKey(path))?.whole && !got.includes('@') ? got : '[secret]';
 }
 
 /** Where the value at the path begins, or else the nearest thing around it. */
@@ -102,45 +108,17 @@ function crossed(message: string, path: Path, value: unknown, params: RuleParams
 }
 
 function unknownKey(path: Path, key: string, tree: Tree): Mistake {
-  const known = knownKeys(path);
+  const known = keysAt(path);
   const names = Object.keys(known);
   // A key one level too high, as `connections` beside `pool`, is as common as a slip of the finger.
-  const deeper = names.find((name) => Object.hasOwn(shapeOf(known[name]), key));
-  const meant = deeper === undefined ? suggest(key, names) : `${deeper}.${key}`;
+  const deeper = names.find((name) => Object.hasOwn(keysBelow(known[name]), key));
+  const meant = deeper === undefined ? suggest(key, names) : `${deeper}${isList(known[deeper]) ? '[]' : ''}.${key}`;
   const at = tree.keys.get(pathKey([...path, key])) ?? 0;
   return { path: [...path, key], at, rule: `unknown key${didYouMean(meant)}`, got: null };
 }
 
 function didYouMean(word: string | null): string {
   return word === null ? '' : `, did you mean "${word}"?`;
-}
-
-/** zod's own description of a schema, as far as it is needed to find the keys of a section. */
-interface Definition {
-  readonly shape?: Readonly<Record<string, unknown>>;
-  readonly valueType?: unknown;
-  readonly innerType?: unknown;
-  readonly in?: unknown;
-}
-
-function knownKeys(path: Path): Readonly<Record<string, unknown>> {
-  let schema: unknown = form;
-  for (const key of path) {
-    const { shape, valueType } = unwrap(schema);
-    schema = shape ? shape[key] : valueType;
-  }
-  return shapeOf(schema);
-}
-
-function shapeOf(schema: unknown): Readonly<Record<string, unknown>> {
-  return unwrap(schema).shape ?? {};
-}
-
-/** Through defaults, options and transforms to the mapping itself. */
-function unwrap(schema: unknown): Definition {
-  const definition = (schema as { _zod?: { def: Definition } } | undefined)?._zod?.def ?? {};
-  const inner = definition.innerType ?? definition.in;
-  return inner === undefined ? definition : unwrap(inner);
 }
 
 function pathOf(issue: Issue): Path {

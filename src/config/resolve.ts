@@ -3,10 +3,20 @@
 import { parseAddress } from './address.ts';
 import { parseBaseUrl } from './base-url.ts';
 import type { Form } from './form.ts';
-import type { Config, LimiterConfig, TlsConfig, UpstreamConfig } from './schema.ts';
+import { parseRedisUrl } from './redis-url.ts';
+import type {
+  CacheConfig,
+  CacheRuleConfig,
+  CacheStoreConfig,
+  Config,
+  LimiterConfig,
+  TlsConfig,
+  UpstreamConfig,
+} from './schema.ts';
 import { parseCount, parseDuration, parseSize } from './units.ts';
 
 type UpstreamForm = Form['upstreams'][string];
+type CacheForm = NonNullable<UpstreamForm['cache']>;
 
 /** `readFile` gives the PEM text that a tls key stands for: the content of that path, or the value itself. */
 export function resolve(form: Form, readFile: (value: string) => string): Config {
@@ -28,8 +38,26 @@ export function resolve(form: Form, readFile: (value: string) => string): Config
       bodyMemoryBytes: bytes(form.body_memory),
       bodyMinRate: bytes(form.body_min_rate),
     },
+    cache: resolveStore(form.cache),
+    flights: {
+      bufferBytes: bytes(form.flight_buffer),
+      memoryBytes: bytes(form.flight_memory),
+      maxWaiters: form.flight_waiters,
+      waitMs: ms(form.flight_wait),
+    },
     limiters: Object.entries(form.limiters).map(([name, limiter]) => resolveLimiter(name, limiter)),
     upstreams: Object.entries(form.upstreams).map(([name, upstream]) => resolveUpstream(name, upstream, readFile)),
+  };
+}
+
+function resolveStore({ redis, ...cache }: Form['cache']): CacheStoreConfig {
+  return {
+    store: cache.store,
+    maxBytes: bytes(cache.max_bytes),
+    maxEntryBytes: bytes(cache.max_entry),
+    maxVariants: cache.max_variants,
+    sweepIntervalMs: ms(cache.sweep_interval),
+    redis: redis ? { ...ready(parseRedisUrl(redis.url)), prefix: redis.prefix, timeoutMs: ms(redis.timeout) } : null,
   };
 }
 
@@ -61,13 +89,52 @@ function resolveUpstream(name: string, upstream: UpstreamForm, readFile: (value:
       headersMs: ms(timeouts.headers),
       firstEventMs: ms(timeouts.first_event),
       idleMs: ms(timeouts.idle),
+      writeStallMs: ms(timeouts.write_stall),
       totalMs: ms(timeouts.total),
     },
     bypass: upstream.bypass,
     replay: upstream.replay,
+    cache: upstream.cache ? resolveCache(upstream.cache) : null,
+    coalesce: upstream.coalesce,
     maxHeadBytes: bytes(upstream.max_head),
     tls: resolveTls(upstream.tls, readFile),
   };
+}
+
+function resolveCache(cache: CacheForm): CacheConfig {
+  return {
+    http: cache.http,
+    rules: cache.rules.map(resolveRule),
+    partition: cache.partition,
+    partitionHeaders: lowerCase(cache.partition_headers),
+    storeSetCookie: cache.store_set_cookie,
+    heuristicFraction: cache.heuristic_fraction,
+    heuristicMaxMs: ms(cache.heuristic_max),
+  };
+}
+
+function resolveRule({ match, key, ...rule }: CacheForm['rules'][number]): CacheRuleConfig {
+  const methods = [match.method].flat();
+  return {
+    match: {
+      methods: methods.length === 0 ? ['GET', 'POST'] : methods,
+      paths: [match.path].flat(),
+      operations: [match.operation].flat(),
+      headers: Object.entries(match.header).map(([name, value]) => [name.toLowerCase(), value]),
+    },
+    ttlMs: ms(rule.ttl),
+    staleIfErrorMs: ms(rule.stale_if_error),
+    staleWhileRevalidateMs: ms(rule.stale_while_revalidate),
+    key: { body: key.body, queryIgnore: key.query_ignore, headers: lowerCase(key.headers) },
+    statuses: rule.statuses,
+    maxEntryBytes: bytes(rule.max_entry),
+    pace: rule.pace,
+  };
+}
+
+/** Each name once. */
+function lowerCase(names: readonly string[]): string[] {
+  return [...new Set(names.map((name) => name.toLowerCase()))];
 }
 
 function resolveTls(tls: UpstreamForm['tls'], readFile: (value: string) => string): TlsConfig {

@@ -26,7 +26,7 @@ type Issue = {
   readonly input: unknown;
   readonly params?: RuleParams;
 };
-interface Report {
+export interface Report {
   addIssue(issue: Issue): void;
 }
 
@@ -41,12 +41,12 @@ export function keepaliveDefault<T extends { connections: number; keepalive?: nu
 export function poolRules(pool: unknown, report: Report): void {
   const { connections, keepalive, warm } = fields(pool);
   if (isNumber(keepalive) && isNumber(connections) && keepalive > connections) {
-    report.addIssue(atMost('keepalive', keepalive, 'connections', connections));
+    report.addIssue(atMost(['keepalive'], keepalive, ['connections'], connections));
   }
   if (!isNumber(warm) || warm === 0 || !isNumber(connections)) return;
-  if (isNumber(keepalive) && warm > keepalive) report.addIssue(atMost('warm', warm, 'keepalive', keepalive));
+  if (isNumber(keepalive) && warm > keepalive) report.addIssue(atMost(['warm'], warm, ['keepalive'], keepalive));
   const kept = keepaliveOf(undefined, connections);
-  if (keepalive === undefined && warm > kept) report.addIssue(atMost('warm', warm, 'keepalive', kept));
+  if (keepalive === undefined && warm > kept) report.addIssue(atMost(['warm'], warm, ['keepalive'], kept));
 }
 
 export function upstreamRules(upstream: unknown, report: Report): void {
@@ -68,15 +68,19 @@ export function upstreamRules(upstream: unknown, report: Report): void {
 }
 
 export function fileRules(file: unknown, report: Report): void {
-  const { listen, stats, limiters, upstreams, body_buffer, body_memory } = fields(file);
+  const { listen, stats, limiters, upstreams } = fields(file);
   addressRules(listen, stats, report);
   // Limiters of the wrong kind are one mistake, not one more in every upstream.
   if (typeof limiters === 'object') limiterRules(fields(limiters), fields(upstreams), report);
-  const size = { min: 0, max: Number.POSITIVE_INFINITY };
-  const [buffer, memory] = [parseSize(body_buffer, size), parseSize(body_memory, size)];
-  if (isNumber(buffer) && isNumber(memory) && buffer > memory) {
-    report.addIssue(atMost('body_buffer', body_buffer, 'body_memory', body_memory));
-  }
+  sizeRule('body_buffer', 'body_memory', file, report);
+}
+
+/** The one size is at most the other; both are keys of the section. */
+export function sizeRule(key: string, other: string, section: unknown, report: Report): void {
+  const bounds = { min: 0, max: Number.POSITIVE_INFINITY };
+  const { [key]: input, [other]: limit } = fields(section);
+  const [size, most] = [parseSize(input, bounds), parseSize(limit, bounds)];
+  if (isNumber(size) && isNumber(most) && size > most) report.addIssue(atMost([key], input, [other], limit));
 }
 
 function addressRules(listen: unknown, stats: unknown, report: Report): void {
@@ -117,16 +121,17 @@ function limiterRules(limiters: Record<string, unknown>, upstreams: Record<strin
   }
 }
 
-function atMost(key: string, input: unknown, other: string, value: unknown): Issue {
-  const params = { depth: 1, other: { path: [other], value } };
-  return { code: 'custom', path: [key], message: `must be at most ${other}`, input, params };
+/** Both paths start at the section of the rule. */
+export function atMost(path: Key[], input: unknown, other: Key[], value: unknown): Issue {
+  const params = { depth: path.length, other: { path: other, value } };
+  return { code: 'custom', path, message: `must be at most ${pathText(other)}`, input, params };
 }
 
 function keepaliveOf(written: number | undefined, connections: number): number {
   return written ?? Math.min(20, connections);
 }
 
-function fields(value: unknown): Record<string, unknown> {
+export function fields(value: unknown): Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : {};
 }
 

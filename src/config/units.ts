@@ -17,11 +17,17 @@ const SIZE_UNITS = { b: 1, kb: 1024, mb: 1024 ** 2, gb: 1024 ** 3 } as const;
 export const DURATION = /^([0-9]{1,12})(ms|s|m|h|d)$/;
 export const SIZE = /^([0-9]{1,12})([kKmMgG][iI]?)?[bB]$/;
 
+export const KIB = SIZE_UNITS.kb;
+export const MIB = SIZE_UNITS.mb;
+export const GIB = SIZE_UNITS.gb;
+
 export const DAY_MS = DURATION_UNITS.d;
 /** No duration of the config is longer. */
 export const LONGEST_MS = 365 * DAY_MS;
 /** Node's own timers take at most 2^31-1 ms and fire at once beyond it. */
 export const LONGEST_TIMER_MS = 24 * DAY_MS;
+/** For what the timer wheel measures; 0 is refused because it could be read as "none". */
+export const DEADLINE_OR_NONE = { min: 1, max: LONGEST_MS, word: 'none' } as const;
 
 /** Milliseconds of `250ms`, `30s`, `10m`, `1h`, `2d`; plain `0` needs no unit. */
 export function parseDuration(raw: unknown, bounds: Bounds): number | string {

@@ -21,6 +21,12 @@ export class ByteBudget {
     return true;
   }
 
+  /** For bytes that are here already and cannot be refused; others are, until these are given back. */
+  takeAnyway(bytes: number): void {
+    this.used += bytes;
+    if (this.used > this.peak) this.peak = this.used;
+  }
+
   give(bytes: number): void {
     this.used -= bytes;
   }

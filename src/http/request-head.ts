@@ -1,6 +1,8 @@
 // A client's request head: what aiproxy itself needs from it, and what goes on to the upstream.
 // RFC 9110 section 7.6.1 (hop-by-hop fields), RFC 9112 section 6 (framing). One pass over flat raw pairs.
 
+import { sameName } from '../fields.ts';
+
 /** What was found in a head. `problem` is set when the request must be refused. */
 export interface RequestHead {
   /** Flat raw pairs for the upstream, case and order kept; without hop-by-hop fields, Host, framing and aiproxy's own. */
@@ -105,15 +107,6 @@ export function readRequestHead(raw: readonly string[], http10: boolean): Reques
   if (head.chunked && head.contentLength >= 0) head.problem = 'it has both Content-Length and Transfer-Encoding';
   if (connection !== '') readConnection(head, connection);
   return head;
-}
-
-/** ASCII case-insensitive; `lower` is lower case and of the same length, or else only the beginning is compared. */
-export function sameName(name: string, lower: string): boolean {
-  for (let i = 0; i < lower.length; i++) {
-    const c = name.charCodeAt(i);
-    if (c !== lower.charCodeAt(i) && (c < 0x41 || c > 0x5a || (c | 0x20) !== lower.charCodeAt(i))) return false;
-  }
-  return true;
 }
 
 function isOwn(name: string): boolean {

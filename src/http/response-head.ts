@@ -1,6 +1,7 @@
 // An upstream's answer head: what goes on to the client, and what aiproxy needs to know about its body.
 
-import { connectionTokens, dropNamed, namesNoField, sameName } from './request-head.ts';
+import { sameName } from '../fields.ts';
+import { connectionTokens, dropNamed, namesNoField } from './request-head.ts';
 
 export interface ResponseHead {
   /** Flat raw pairs for the client: case, order and duplicates kept, hop-by-hop fields gone. */

@@ -47,6 +47,8 @@ export interface AccessLine {
   readonly bytes_out: number;
   readonly reused: boolean | null;
   readonly attempts: number;
+  /** hit, stale, revalidated, coalesced, miss or bypass; null = this upstream has no cache */
+  readonly cache: string | null;
   readonly operation: string | null;
 }
 

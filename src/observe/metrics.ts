@@ -2,6 +2,7 @@
 // Cardinality is bounded: names come from the config, failure codes and reasons from our tables, operations stop at 64 labels.
 import { Exposition, type HistogramSample, type Labels, type Sample } from './exposition.ts';
 import type {
+  CacheSnapshot,
   HistogramTotals,
   LabelSnapshot,
   LimiterSnapshot,
@@ -9,8 +10,10 @@ import type {
   MetricTotals,
   PoolSnapshot,
   ProcessSnapshot,
+  RedisSnapshot,
   StatsSnapshot,
   UpstreamSnapshot,
+  WholeCacheSnapshot,
 } from './snapshot.ts';
 
 export const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
@@ -63,6 +66,46 @@ const UPSTREAM: readonly Row<UpstreamSnapshot>[] = [
   ['counter', 'aiproxy_sent_bytes_total', 'Body bytes sent to clients.', (it) => it.bytes_out],
 ];
 
+const CACHE: readonly Row<CacheSnapshot>[] = [
+  ['gauge', 'aiproxy_cache_entries', 'Stored answers now.', (it) => it.entries],
+  ['gauge', 'aiproxy_cache_bytes', 'Memory of the stored answers now.', (it) => it.bytes],
+  ['counter', 'aiproxy_cache_stores_total', 'Answers stored.', (it) => it.stores],
+  ['counter', 'aiproxy_cache_evicted_total', 'Stored answers thrown out to make room.', (it) => it.evicted],
+  ['counter', 'aiproxy_cache_swept_total', 'Stored answers cleaned up as of no more use.', (it) => it.swept],
+  [
+    'counter',
+    'aiproxy_cache_invalidated_total',
+    'Stored answers made void by a method or a purge.',
+    (it) => it.invalidated,
+  ],
+  ['counter', 'aiproxy_cache_too_large_total', 'Answers not stored because of their size.', (it) => it.too_large],
+  [
+    'counter',
+    'aiproxy_cache_unshared_total',
+    'Requests that could not share the fetch of a twin.',
+    (it) => it.unshared,
+  ],
+  ['counter', 'aiproxy_cache_saved_requests_total', 'Upstream calls saved.', (it) => it.saved_requests],
+  ['counter', 'aiproxy_cache_saved_seconds_total', 'Upstream time saved.', (it) => it.saved_ms / 1000],
+];
+
+const REDIS: readonly Row<RedisSnapshot>[] = [
+  ['gauge', 'aiproxy_cache_redis_up', '1 while the shared store answers, else 0.', (it) => (it.state === 'up' ? 1 : 0)],
+  ['counter', 'aiproxy_cache_redis_gets_total', 'Look-ups in the shared store.', (it) => it.gets],
+  ['counter', 'aiproxy_cache_redis_hits_total', 'Look-ups that found something.', (it) => it.hits],
+  ['counter', 'aiproxy_cache_redis_puts_total', 'Answers written to the shared store.', (it) => it.puts],
+  ['counter', 'aiproxy_cache_redis_errors_total', 'Commands that failed.', (it) => it.errors],
+  ['counter', 'aiproxy_cache_redis_timeouts_total', 'Look-ups that took too long.', (it) => it.timeouts],
+  ['counter', 'aiproxy_cache_redis_dropped_total', 'Writes not made: away, or too many waiting.', (it) => it.dropped],
+  ['counter', 'aiproxy_cache_redis_rejected_total', 'Values found that were no entries of ours.', (it) => it.rejected],
+];
+
+const WHOLE_CACHE: readonly Row<WholeCacheSnapshot>[] = [
+  ['gauge', 'aiproxy_cache_max_bytes', 'Memory the stored answers may take.', (it) => it.max_bytes],
+  ['gauge', 'aiproxy_flights', 'Fetches under way that requests can share.', (it) => it.flights],
+  ['gauge', 'aiproxy_flight_memory_bytes', 'Bytes of answers held by them now.', (it) => it.flight_memory_bytes],
+];
+
 const POOL: readonly Row<PoolSnapshot>[] = [
   ['gauge', 'aiproxy_pool_connections_max', 'Connections the pool may hold.', (it) => it.max],
   ['counter', 'aiproxy_pool_opened_total', 'Connections opened.', (it) => it.opened],
@@ -97,6 +140,23 @@ const POOL_SPLITS: readonly Split<PoolSnapshot>[] = [
   ['counter', 'aiproxy_pool_closed_total', 'Connections closed, by reason.', 'reason', (it) => it.closed_by],
 ];
 
+const CACHE_SPLITS: readonly Split<CacheSnapshot>[] = [
+  [
+    'counter',
+    'aiproxy_cache_requests_total',
+    'Requests by what the cache did for them.',
+    'outcome',
+    ({ hits, misses, stale, revalidated, coalesced, bypassed }) => ({
+      hit: hits,
+      miss: misses,
+      stale,
+      revalidated,
+      coalesced,
+      bypass: bypassed,
+    }),
+  ],
+];
+
 const UPSTREAM_TIMES: readonly (readonly [
   name: string,
   help: string,
@@ -113,6 +173,7 @@ export function renderMetrics(snapshot: StatsSnapshot, totals: MetricTotals): st
   writeProcess(page, snapshot);
   writeLimiters(page, snapshot, totals);
   writeUpstreams(page, snapshot, totals);
+  writeCache(page, snapshot);
   return page.toString();
 }
 
@@ -150,6 +211,16 @@ function writeUpstreams(page: Exposition, snapshot: StatsSnapshot, totals: Metri
     const samples = times.map(([upstream, of]): HistogramSample => [{ upstream }, read(of)]);
     page.histogram(name, help, samples);
   }
+}
+
+function writeCache(page: Exposition, { cache, upstreams }: StatsSnapshot): void {
+  const parts = Object.entries(upstreams).flatMap(([upstream, { cache: part }]): Labelled<CacheSnapshot>[] =>
+    part ? [[{ upstream }, part]] : [],
+  );
+  writeRows(page, WHOLE_CACHE, [[{}, cache]]);
+  writeSplits(page, CACHE_SPLITS, parts);
+  writeRows(page, CACHE, parts);
+  if (cache.redis) writeRows(page, REDIS, [[{}, cache.redis]]);
 }
 
 function writeRows<Part>(page: Exposition, rows: readonly Row<Part>[], parts: readonly Labelled<Part>[]): void {

@@ -62,6 +62,51 @@ export interface PoolSnapshot {
   saved_ms: number;
 }
 
+/** What the cache did for one upstream, or for all together. */
+export interface CacheSnapshot {
+  entries: number;
+  bytes: number;
+  /** Of all upstreams together. */
+  max_bytes: number;
+  hits: number;
+  misses: number;
+  stale: number;
+  revalidated: number;
+  coalesced: number;
+  bypassed: number;
+  stores: number;
+  evicted: number;
+  swept: number;
+  invalidated: number;
+  too_large: number;
+  unshared: number;
+  /** (hits + stale + revalidated + coalesced) / all that were looked up, 0..1; null before the first. */
+  hit_rate: number | null;
+  /** What the upstream took for the answers that were used again, since start. */
+  saved_ms: number;
+  saved_requests: number;
+}
+
+/** The store that all sidecars share. */
+export interface RedisSnapshot {
+  state: 'up' | 'down' | 'connecting';
+  gets: number;
+  hits: number;
+  puts: number;
+  errors: number;
+  timeouts: number;
+  dropped: number;
+  rejected: number;
+}
+
+export interface WholeCacheSnapshot extends CacheSnapshot {
+  /** Fetches under way that requests can share, and the bytes they hold. */
+  flights: number;
+  flight_memory_bytes: number;
+  /** null = not configured */
+  redis: RedisSnapshot | null;
+}
+
 export interface UpstreamSnapshot {
   url: string;
   limiter: string | null;
@@ -77,6 +122,8 @@ export interface UpstreamSnapshot {
   latency_ms: WindowMs;
   ttfb_ms: WindowMs;
   overhead_ms: WindowMs;
+  /** null = nothing of it is stored or shared */
+  cache: CacheSnapshot | null;
   pool: PoolSnapshot;
 }
 
@@ -104,6 +151,7 @@ export interface StatsSnapshot {
   process: ProcessSnapshot;
   listener: ListenerSnapshot;
   limiters: Record<string, LimiterSnapshot>;
+  cache: WholeCacheSnapshot;
   upstreams: Record<string, UpstreamSnapshot>;
 }
 

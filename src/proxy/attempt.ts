@@ -11,7 +11,6 @@ import type { DialFailure } from '../upstream/dial.ts';
 import type { Seeker } from '../upstream/pool.ts';
 import { Phase } from './deadlines.ts';
 import type { Exchange, RunningAttempt } from './exchange.ts';
-import { serverTiming } from './report.ts';
 
 /** More interim (1xx) answers than this are a flood. */
 const MAX_INTERIM = 16;
@@ -149,8 +148,7 @@ export class Attempt implements Seeker, RunningAttempt, Dispatcher.DispatchHandl
     if (this.#over) return;
     const exchange = this.#exchange;
     if (status < 200) {
-      if (++this.#interim > MAX_INTERIM)
-        this.#abort('upstream_protocol_error', `more than ${MAX_INTERIM} interim answers`);
+      this.#onInterim(controller, status, reason ?? '');
       return;
     }
     const now = exchange.shared.now();
@@ -168,8 +166,19 @@ export class Attempt implements Seeker, RunningAttempt, Dispatcher.DispatchHandl
     exchange.sawEvent = this.#filler === null;
     exchange.enter(Phase.Answer, now);
     exchange.rearm();
-    head.headers.push('server-timing', serverTiming(exchange));
-    exchange.begin(status, reason ?? '', head.headers);
+    exchange.answerIsDelimited = !this.#endsAtClose;
+    exchange.answer(status, reason ?? '', head.headers);
+  }
+
+  #onInterim(controller: Dispatcher.DispatchController, status: number, reason: string): void {
+    if (++this.#interim > MAX_INTERIM) {
+      this.#abort('upstream_protocol_error', `more than ${MAX_INTERIM} interim answers`);
+      return;
+    }
+    // 100 and 101 were not asked for and below is no status at all: undici refuses them next.
+    if (status < 102) return;
+    const head = readResponseHead(controller.rawHeaders as unknown as Buffer[], status);
+    this.#exchange.interim(status, reason, head.headers);
   }
 
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {

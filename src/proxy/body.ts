@@ -42,6 +42,11 @@ export class Body {
     return !this.complete && !this.#paused;
   }
 
+  /** So many bytes are here, or more, and it is not known to end with them. */
+  fills(bytes: number): boolean {
+    return !this.complete && (this.#held > bytes || (this.#held === bytes && this.#held !== this.length));
+  }
+
   /** @returns false when body_memory is full */
   add(chunk: Buffer): boolean {
     this.received += chunk.length;
@@ -73,11 +78,17 @@ export class Body {
     this.#client.resumeBody();
   }
 
+  /** All of it, when complete: for the cache's key, and for an attempt. */
+  bytes(): Buffer {
+    this.#whole ??= this.#chunks.length === 1 ? this.#chunks[0]! : Buffer.concat(this.#chunks);
+    return this.#whole;
+  }
+
   /** For one attempt. Asked again only when nothing of a stream was taken, or all is in memory. */
   payload(): Payload {
     if (this.complete && !this.#feed) {
-      this.#whole ??= this.#chunks.length === 1 ? this.#chunks[0]! : Buffer.concat(this.#chunks);
-      return this.#whole.length > 0 ? this.#whole : null;
+      const whole = this.bytes();
+      return whole.length > 0 ? whole : null;
     }
     this.#feed = new Readable({ highWaterMark: 64 * 1024, read: () => this.#pull() });
     return this.#feed;

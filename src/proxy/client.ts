@@ -22,17 +22,22 @@ export interface Client {
   readonly url: string;
   readonly head: RequestHead;
   readonly http10: boolean;
+  /** Bytes of the answer that the client has not taken yet. */
+  readonly unsent: number;
   listener: ClientListener | null;
   /** The body starts to flow into the listener. */
   readBody(): void;
   pauseBody(): void;
   resumeBody(): void;
+  /** An interim answer (1xx), at once; left out for a client that would not understand it. @throws as begin */
+  interim(status: number, reason: string, headers: readonly string[]): void;
   /**
    * The head of the answer: leaves with the first bytes of the body, at the latest at the end of this turn.
    * @param reason the reason phrase, '' = the standard one
+   * @param stored the body's bytes are sent by reference, never copied: they are others' too
    * @throws when a field may not be sent
    */
-  begin(status: number, reason: string, headers: string[]): void;
+  begin(status: number, reason: string, headers: string[], stored?: boolean): void;
   /** @returns false when the client reads slower than we write: wait for `drained` */
   write(chunk: Buffer): boolean;
   /** @param last the last bytes, if they are known to be the last */

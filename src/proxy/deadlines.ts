@@ -18,6 +18,8 @@ export const Phase = {
   Headers: 4,
   /** the body of the answer */
   Answer: 5,
+  /** a fetch shared with others, whose deadlines are those of its own exchange; or a stored answer, sent in pieces */
+  Flight: 6,
 } as const;
 export type Phase = (typeof Phase)[keyof typeof Phase];
 
@@ -45,7 +47,9 @@ export function dueFailure(exchange: Exchange, now: number): FailureCode | null 
     case Phase.Headers:
       return 'headers_timeout';
     case Phase.Answer:
-      return 'idle_timeout';
+      return exchange.upstreamPaused ? clientStalled(exchange, now) : 'idle_timeout';
+    case Phase.Flight:
+      return clientStalled(exchange, now);
     default:
       return null;
   }
@@ -66,15 +70,38 @@ function phaseDeadline(exchange: Exchange): number {
     case Phase.Headers:
       return exchange.sentAt + timeouts.headersMs;
     case Phase.Answer:
-      // While we pause the upstream its silence is ours. The window is looked at again when it would have passed.
-      return exchange.upstreamPaused ? exchange.shared.now() + timeouts.idleMs : exchange.lastByteAt + timeouts.idleMs;
+      // While we pause the upstream its silence is ours, and the client's.
+      return exchange.upstreamPaused ? stallDeadline(exchange) : exchange.lastByteAt + timeouts.idleMs;
+    case Phase.Flight:
+      if (exchange.upstreamPaused) return stallDeadline(exchange);
+      return exchange.begun || exchange.leadsFlight ? NEVER : exchange.phaseAt + exchange.shared.flightWaitMs;
     default:
       return NEVER;
   }
 }
 
 function firstEventDeadline(exchange: Exchange): number {
-  return exchange.sentAt < 0 || exchange.sawEvent ? NEVER : exchange.sentAt + exchange.lane.timeouts.firstEventMs;
+  if (exchange.sentAt < 0 || exchange.sawEvent || exchange.phase === Phase.Flight) return NEVER;
+  return exchange.sentAt + exchange.lane.timeouts.firstEventMs;
+}
+
+function stallDeadline(exchange: Exchange): number {
+  return exchange.pausedAt + exchange.lane.timeouts.writeStallMs;
+}
+
+/** Not a byte taken since the last look: the client is gone for all we can tell. Else it gets the same time again. */
+function clientStalled(exchange: Exchange, now: number): FailureCode | null {
+  const { unsent } = exchange.client;
+  if (unsent === exchange.unsentBefore) return 'client_stalled';
+  exchange.unsentBefore = unsent;
+  exchange.pausedAt = now;
+  return null;
+}
+
+/** It follows a fetch whose head has not come in `flight_wait`. */
+export function hasWaitedEnough(exchange: Exchange, now: number): boolean {
+  if (exchange.phase !== Phase.Flight || exchange.begun || exchange.leadsFlight) return false;
+  return now >= exchange.phaseAt + exchange.shared.flightWaitMs;
 }
 
 function rateDeadline(exchange: Exchange): number {

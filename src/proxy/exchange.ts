@@ -1,5 +1,6 @@
 // One request and its answer: where it stands, what it holds, and the one way in which everything is given back.
 
+import type { FlightTable } from '../cache/flight-table.ts';
 import { answerFor, FAILURES, type FailureCode } from '../errors.ts';
 import type { ByteBudget } from '../flow/byte-budget.ts';
 import { type Grantee, Waiter } from '../flow/line.ts';
@@ -11,9 +12,11 @@ import type { AccessLogger } from '../observe/log.ts';
 import type { OperationStats } from '../observe/stats.ts';
 import type { Lane, Upstream } from '../upstream/upstream.ts';
 import type { Body } from './body.ts';
+import type { CacheUse } from './cache-use.ts';
 import type { Client, ClientListener } from './client.ts';
-import { dueFailure, nextDeadline, Phase } from './deadlines.ts';
-import { report } from './report.ts';
+import { dueFailure, hasWaitedEnough, nextDeadline, Phase } from './deadlines.ts';
+import type { Flight } from './flight.ts';
+import { report, serverTiming } from './report.ts';
 
 /** What a stage says: go on, over (an answer was given), or wait (somebody will unpark the exchange). */
 export const NEXT = 0;
@@ -34,14 +37,26 @@ export interface RunningAttempt {
   resume(): void;
 }
 
+/** Watches the upstream's answer begin; changes nothing. */
+export interface AnswerTap {
+  answered(exchange: Exchange, status: number, headers: readonly string[]): void;
+}
+
 /** What all exchanges share. */
 export interface Shared {
   readonly now: () => number;
+  /** ms since the epoch */
+  readonly wallClock: () => number;
   readonly wheel: TimerWheel;
   readonly bodyMemory: ByteBudget;
   readonly bodyBufferBytes: number;
   /** Bytes per second */
   readonly bodyMinRate: number;
+  readonly flights: FlightTable<Flight>;
+  readonly flightMemory: ByteBudget;
+  readonly flightBufferBytes: number;
+  readonly flightWaiters: number;
+  readonly flightWaitMs: number;
   readonly access: AccessLogger;
   /** A bug was caught; the exchange has failed with internal_error. */
   readonly onBug: (error: unknown) => void;
@@ -58,11 +73,19 @@ export class Exchange implements ClientListener, Grantee, Expiring {
   readonly head: RequestHead;
   readonly operation: OperationStats | null;
   readonly acceptedAt: number;
+  /** It fetches for others: they are counted and logged, this one is not. */
+  readonly forFlight: boolean;
 
   // The cursor over the stages, and where it waits.
   readonly #stages: readonly Stage[];
   #cursor = 0;
   #holder: Holder | null = null;
+
+  /** What it has to do with the cache; null = the route has none, or not looked at yet. */
+  cacheUse: CacheUse | null = null;
+  tap: AnswerTap | null = null;
+  /** Began the shared fetch it follows. */
+  leadsFlight = false;
 
   // What stages took. settle() gives it back.
   body: Body | null = null;
@@ -88,12 +111,19 @@ export class Exchange implements ClientListener, Grantee, Expiring {
   sawEvent = false;
   /** We have paused the upstream because the client reads slower. */
   upstreamPaused = false;
+  pausedAt = -1;
+  /** What the client had not taken yet when that was last looked at. */
+  unsentBefore = -1;
 
   // The outcome.
   status = 0;
   failure: FailureCode | null = null;
+  failureDetail = '';
+  /** The answer's end is known by its length or its chunks, not by the end of the connection. */
+  answerIsDelimited = true;
   attempts = 0;
   reused: boolean | null = null;
+  bytesIn = 0;
   bytesOut = 0;
   #begun = false;
   settled = false;
@@ -105,6 +135,7 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     lane: Lane,
     client: Client,
     target: Target,
+    forFlight = false,
   ) {
     this.shared = shared;
     this.#stages = stages;
@@ -116,7 +147,9 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     this.operation = lane.limiterStats ? lane.limiterStats.operation(client.head.operation) : null;
     this.acceptedAt = shared.now();
     this.phaseAt = this.acceptedAt;
+    this.forFlight = forFlight;
     client.listener = this;
+    if (forFlight) return;
     upstream.stats.requests++;
     upstream.stats.inFlight++;
   }
@@ -141,6 +174,12 @@ export class Exchange implements ClientListener, Grantee, Expiring {
 
   unpark(): void {
     this.#holder = null;
+    this.advance();
+  }
+
+  /** So many stages run once more. */
+  rewind(stages: number): void {
+    this.#cursor -= stages;
     this.advance();
   }
 
@@ -192,13 +231,60 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     operation?.wait.record(waitMs);
   }
 
+  // ---- a fetch shared with others
+
+  /** From now on the answer comes from there. */
+  follow(seat: RunningAttempt): void {
+    this.attempt = seat;
+    this.enter(Phase.Flight, this.shared.now());
+    this.rearm();
+  }
+
+  /** Leaves it, and asks the upstream on its own. @param why one word for Cache-Status */
+  goAlone(why: string): void {
+    const use = this.cacheUse!;
+    const { counters } = this.upstream.cache!;
+    this.attempt?.cancel();
+    this.attempt = null;
+    use.alone = true;
+    use.outcome = 'miss';
+    use.collapsed = false;
+    use.wasForwarded = true;
+    use.forwardStatus = 0;
+    use.detail = why;
+    counters.unshared++;
+    counters.misses++;
+    this.advance();
+  }
+
+  /** What the fetch spent so far counts as this exchange's own, as far as it was there to wait for it. */
+  tookFrom(flight: Exchange, isLeader: boolean): void {
+    this.queuedAt = flight.queuedAt < 0 ? -1 : Math.max(flight.queuedAt, this.acceptedAt);
+    this.grantedAt = flight.grantedAt < 0 ? -1 : Math.max(flight.grantedAt, this.acceptedAt);
+    this.dispatchedAt = flight.dispatchedAt < 0 ? -1 : Math.max(flight.dispatchedAt, this.acceptedAt);
+    this.sentAt = flight.sentAt < 0 ? -1 : Math.max(flight.sentAt, this.acceptedAt);
+    this.headAt = flight.headAt < 0 ? -1 : Math.max(flight.headAt, this.acceptedAt);
+    if (!isLeader) return;
+    this.connectMs = flight.connectMs;
+    this.attempts = flight.attempts;
+    this.reused = flight.reused;
+  }
+
+  /** The body goes to the exchange that fetches for this one, or back. */
+  takeBody(): Body | null {
+    const { body } = this;
+    if (body) this.bytesIn = body.received;
+    this.body = null;
+    return body;
+  }
+
   // ---- the request body
 
   bodyData(chunk: Buffer): void {
     const body = this.body;
     if (!body || this.settled) return;
     if (!body.add(chunk)) this.fail('body_memory_full', '');
-    else if (this.phase === Phase.Body && body.held >= this.shared.bodyBufferBytes && !body.complete) {
+    else if (this.phase === Phase.Body && body.fills(this.shared.bodyBufferBytes)) {
       // Full before its end: stop here, the rest streams once there is a permit.
       body.pause();
       this.#bodyAhead();
@@ -224,10 +310,29 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     return this.#begun;
   }
 
-  /** @returns false when the head could not be sent; the exchange has failed then */
-  begin(status: number, reason: string, headers: string[]): boolean {
+  /** An interim answer of the upstream. @returns false when it may not be passed on; the exchange has failed then */
+  interim(status: number, reason: string, headers: readonly string[]): boolean {
     try {
-      this.client.begin(status, reason, headers);
+      this.client.interim(status, reason, headers);
+      return true;
+    } catch (error) {
+      this.fail('upstream_protocol_error', error instanceof Error ? error.message : '');
+      return false;
+    }
+  }
+
+  /** The upstream's answer begins: its fields, and ours. @param headers may be added to */
+  answer(status: number, reason: string, headers: string[]): void {
+    this.tap?.answered(this, status, headers);
+    if (!this.forFlight) headers.push('server-timing', serverTiming(this));
+    if (this.cacheUse) headers.push('cache-status', this.cacheUse.cacheStatus(Number.NaN));
+    this.begin(status, reason, headers);
+  }
+
+  /** @returns false when the head could not be sent; the exchange has failed then */
+  begin(status: number, reason: string, headers: string[], stored = false): boolean {
+    try {
+      this.client.begin(status, reason, headers, stored);
     } catch (error) {
       this.fail('upstream_protocol_error', error instanceof Error ? error.message : '');
       return false;
@@ -243,7 +348,10 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     this.bytesOut += chunk.length;
     if (this.client.write(chunk)) return;
     this.upstreamPaused = true;
+    this.pausedAt = this.shared.now();
+    this.unsentBefore = -1;
     this.attempt?.pause();
+    this.rearm();
   }
 
   drained(): void {
@@ -263,6 +371,7 @@ export class Exchange implements ClientListener, Grantee, Expiring {
   fail(code: FailureCode, detail: string): void {
     if (this.settled || this.failure) return;
     this.failure = code;
+    this.failureDetail = detail;
     const holder = this.#holder;
     this.#holder = null;
     holder?.forget(this);
@@ -277,11 +386,23 @@ export class Exchange implements ClientListener, Grantee, Expiring {
   #answerFailure(code: FailureCode, detail: string): void {
     const limited = code === 'queue_full' || code === 'queue_timeout' || code === 'body_memory_full';
     const answer = answerFor(code, detail, limited ? this.lane.line.limiter.retryAfterS() : 0);
+    if (code === 'not_cached') this.cacheUse!.refused = true;
+    if (this.cacheUse) answer.headers.push('cache-status', this.cacheUse.cacheStatus(Number.NaN));
     this.status = answer.status;
     this.#begun = true;
     this.client.begin(answer.status, '', answer.headers);
     this.bytesOut += answer.body.length;
     this.client.finish(answer.body);
+  }
+
+  /** Ends without an answer of its own: those it fetched for have theirs. */
+  dismiss(): void {
+    if (this.settled) return;
+    const holder = this.#holder;
+    this.#holder = null;
+    holder?.forget(this);
+    this.attempt?.cancel();
+    this.settle();
   }
 
   malformed(detail: string): void {
@@ -315,6 +436,10 @@ export class Exchange implements ClientListener, Grantee, Expiring {
   }
 
   expired(now: number): void {
+    if (hasWaitedEnough(this, now)) {
+      this.goAlone('flight_wait');
+      return;
+    }
     const code = dueFailure(this, now);
     if (!code) this.rearm();
     else {
@@ -332,18 +457,21 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     this.client.listener = null;
     this.attempt = null;
     this.shared.wheel.cancel(this.#timer);
-    this.body?.release();
+    if (this.body) {
+      this.bytesIn = this.body.received;
+      this.body.release();
+    }
     try {
-      report(this);
+      if (!this.forFlight) report(this);
     } catch (error) {
       this.shared.onBug(error);
     } finally {
       if (this.holdsPermit && this.operation) this.operation.inFlight--;
-      this.upstream.stats.inFlight--;
+      if (!this.forFlight) this.upstream.stats.inFlight--;
       const slot = this.slot;
       this.slot = null;
       slot?.give();
-      this.shared.onSettled(this);
+      if (!this.forFlight) this.shared.onSettled(this);
       if (this.holdsPermit) {
         this.holdsPermit = false;
         this.lane.line.limiter.release();

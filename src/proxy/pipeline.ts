@@ -5,18 +5,30 @@
 //
 // A stage is a plain function: NEXT goes on, DONE means an answer was given, WAIT means somebody will unpark the exchange.
 
+import type { AnswerCache } from '../cache/answer-cache.ts';
+import { revalidationPairs, withoutConditionals } from '../cache/conditional.ts';
+import { NO_FIELDS } from '../cache/request-fields.ts';
 import { answerFor, type FailureCode } from '../errors.ts';
 import type { RequestHead } from '../http/request-head.ts';
 import { parseTarget } from '../http/target.ts';
 import type { ListenerStats } from '../observe/stats.ts';
 import { Attempt } from './attempt.ts';
 import { Body } from './body.ts';
+import { CacheUse } from './cache-use.ts';
 import type { Client } from './client.ts';
 import { DONE, Exchange, type Holder, NEXT, type Shared, type Stage, type StageResult, WAIT } from './exchange.ts';
+import { Flight } from './flight.ts';
+import { Refresh } from './refresh.ts';
+import { choose, mayBeShared, planCacheUse } from './reuse.ts';
 import type { Routes } from './routes.ts';
+import { serve } from './serve.ts';
 
-/** Every exchange runs through these, from the first to the last. */
-const STAGES: readonly Stage[] = [readBody, acquire, dispatch];
+/** Every exchange runs through one of these lists, from the first to the last. */
+const PLAIN: readonly Stage[] = [readBody, acquire, dispatch];
+/** Where answers are stored, or twins share a fetch. */
+const CACHED: readonly Stage[] = [readBody, reuse, coalesce, acquire, dispatch];
+/** The fetch that requests share, an exchange whose client is a Flight. */
+const SHARED: readonly Stage[] = [recall, acquire, dispatch];
 
 /** Reads the body ahead, up to body_buffer, so that a slow upload holds no permit. */
 function readBody(exchange: Exchange): StageResult {
@@ -25,6 +37,108 @@ function readBody(exchange: Exchange): StageResult {
   exchange.body = new Body(client, head.contentLength, shared.bodyMemory);
   client.readBody();
   return exchange.park(THE_BODY);
+}
+
+/** A stored answer, if there is one that may be used. */
+function reuse(exchange: Exchange): StageResult {
+  const use = exchange.cacheUse ?? planCacheUse(exchange);
+  const cache = exchange.upstream.cache!;
+  if (use.key === '') {
+    if (!use.fields.onlyIfCached) return NEXT;
+    exchange.fail('not_cached', use.detail);
+    return DONE;
+  }
+  const { offered } = use;
+  use.offered = null;
+  const entry = choose(exchange, use, offered ?? cache.memory.find(use.key));
+  // One of another variant may still be there.
+  if (offered && use.entry) use.recalled = true;
+  if (entry) {
+    const renews = use.detail === 'stale_while_revalidate';
+    // Serving ends the exchange, and the fetch that renews the answer needs its body.
+    const body = renews ? exchange.takeBody() : null;
+    if (serve(exchange, use, entry)) {
+      if (renews) refreshBehind(exchange, use, body);
+      return DONE;
+    }
+    if (renews) exchange.body = body;
+  }
+  if (!use.fields.onlyIfCached || (mayBeShared(cache, use) && mayFly(exchange, use))) return NEXT;
+  cache.counters.misses++;
+  exchange.fail('not_cached', use.forwarded);
+  return DONE;
+}
+
+/** A bypass path of an upstream with a cache: all there is to do is to say so. */
+function passBy(exchange: Exchange, cache: AnswerCache): void {
+  exchange.cacheUse = new CacheUse(NO_FIELDS, '');
+  exchange.cacheUse.detail = 'bypass_path';
+  cache.counters.bypassed++;
+}
+
+/** The answer to HEAD, or to a range, is not one that can be shared or looked up elsewhere. */
+function mayFly({ client }: Exchange, { fields }: CacheUse): boolean {
+  return client.method !== 'HEAD' && fields.range === '';
+}
+
+/** Follows the fetch of a twin, or begins one that twins can follow. */
+function coalesce(exchange: Exchange): StageResult {
+  const use = exchange.cacheUse!;
+  const { shared } = exchange;
+  if (use.key === '' || use.alone) return NEXT;
+  const cache = exchange.upstream.cache!;
+  if (exchange.client.method === 'HEAD') exchange.tap = new Refresh(cache, use, 'HEAD');
+  const isMarked = !use.fields.onlyIfCached && shared.flights.isMarked(use.key, shared.now());
+  if (isMarked) use.detail = 'hit_for_miss';
+  if (isMarked || !mayFly(exchange, use)) {
+    cache.counters.misses++;
+    return NEXT;
+  }
+  let flight = cache.coalesce && !use.fields.onlyIfCached ? shared.flights.find(use.key) : null;
+  while (flight && !flight.canJoin(exchange)) flight = flight.next;
+  if (flight) flight.join(exchange, false);
+  else launch(exchange, use, exchange.takeBody(), false);
+  return WAIT;
+}
+
+/** A stale answer is about to be used: a fetch without followers renews it, unless one is on its way. */
+function refreshBehind(exchange: Exchange, use: CacheUse, body: Body | null): void {
+  if (exchange.shared.flights.find(use.key)) body?.release();
+  else launch(exchange, use, body, true);
+}
+
+function launch(leader: Exchange, use: CacheUse, body: Body | null, background: boolean): void {
+  const { shared, upstream, target, head } = leader;
+  const forward = withoutConditionals(head.forward);
+  if (use.entry) forward.push(...revalidationPairs(use.entry));
+  const flight = new Flight(upstream.cache!, use, leader, { ...head, forward }, background, (client) => {
+    return new Exchange(shared, SHARED, upstream, upstream.shared, client, target, true);
+  });
+  flight.exchange.body = body;
+  shared.flights.add(flight, (upstream.cache!.coalesce || background) && !use.fields.onlyIfCached);
+  if (!background) {
+    leader.leadsFlight = true;
+    flight.join(leader, true);
+  }
+  flight.exchange.advance();
+}
+
+/** What another sidecar has stored. */
+function recall(exchange: Exchange): StageResult {
+  const flight = exchange.client as Flight;
+  if (!flight.asksRemote) return NEXT;
+  exchange.park(THE_STORE);
+  flight.cache.remote!.get(
+    flight.key,
+    (names) => flight.varyValues(names),
+    (entry) => {
+      if (exchange.settled) return;
+      if (entry && flight.isNews(entry)) flight.recalled(entry);
+      else if (flight.asksOnlyStores) exchange.fail('not_cached', 'uri-miss');
+      else exchange.unpark();
+    },
+  );
+  return WAIT;
 }
 
 /** A permit of the limiter and a connection slot, both at once, or a place in the queue. */
@@ -48,6 +162,7 @@ function dispatch(exchange: Exchange): StageResult {
 }
 
 const THE_BODY: Holder = { forget() {} };
+const THE_STORE: Holder = { forget() {} };
 const THE_QUEUE: Holder = { forget: (exchange) => exchange.leaveLine() };
 
 /** Where clients' requests come in. */
@@ -87,7 +202,11 @@ export class Entrance {
         return;
       }
       this.#stats.inFlight++;
-      new Exchange(this.#shared, STAGES, route.upstream, route.lane, client, target).advance();
+      const { upstream, lane } = route;
+      const isCached = upstream.cache !== null && lane === upstream.regular;
+      const exchange = new Exchange(this.#shared, isCached ? CACHED : PLAIN, upstream, lane, client, target);
+      if (upstream.cache && !isCached) passBy(exchange, upstream.cache);
+      exchange.advance();
     }
   }
 
@@ -111,6 +230,7 @@ export class Entrance {
         bytes_out: answer.body.length,
         reused: null,
         attempts: 0,
+        cache: null,
         operation: null,
       });
     }

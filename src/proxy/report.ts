@@ -14,7 +14,7 @@ export function report(exchange: Exchange): void {
       if (exchange.operation) exchange.operation.refused++;
     }
   }
-  stats.bytesIn += exchange.body?.received ?? 0;
+  stats.bytesIn += exchange.bytesIn;
   stats.bytesOut += exchange.bytesOut;
   if (exchange.attempts > 1) stats.retries += exchange.attempts - 1;
   stats.latency.record(totalMs);
@@ -50,10 +50,11 @@ function writeLine(exchange: Exchange, totalMs: number, now: number): void {
     connect_ms: exchange.connectMs >= 0 ? tenths(exchange.connectMs) : null,
     ttfb_ms: exchange.headAt >= 0 && exchange.sentAt >= 0 ? tenths(exchange.headAt - exchange.sentAt) : null,
     total_ms: tenths(totalMs),
-    bytes_in: exchange.body?.received ?? 0,
+    bytes_in: exchange.bytesIn,
     bytes_out: exchange.bytesOut,
     reused: exchange.reused,
     attempts: exchange.attempts,
+    cache: exchange.cacheUse ? exchange.cacheUse.outcome : null,
     operation: exchange.head.operation ? exchange.head.operation.slice(0, 64) : null,
   });
 }

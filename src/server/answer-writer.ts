@@ -2,7 +2,7 @@
 
 import { STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
-import { sameName } from '../http/request-head.ts';
+import { sameName } from '../fields.ts';
 
 /** Up to here copying a chunk next to its head or size line is cheaper than a write of several parts. */
 const COPY_BELOW = 16 * 1024;
@@ -23,6 +23,7 @@ export class AnswerWriter {
   #head = '';
   #chunked = false;
   #bodyAllowed = true;
+  #copyBelow = COPY_BELOW;
   /** The body ends with the connection: HTTP/1.0, length unknown. */
   endsAtClose = false;
 
@@ -30,8 +31,19 @@ export class AnswerWriter {
     this.#socket = socket;
   }
 
-  /** @throws when a name or value would break the head apart */
-  begin(status: number, reason: string, headers: readonly string[], framing: Framing): void {
+  /** A head without framing, at once (RFC 9110 section 15.2). @throws as begin */
+  interim(status: number, reason: string, headers: readonly string[]): void {
+    let head = `HTTP/1.1 ${status} ${phraseFor(status, reason)}${CRLF}`;
+    for (let i = 0; i < headers.length; i += 2) head += `${clean(headers[i]!)}: ${clean(headers[i + 1]!)}${CRLF}`;
+    this.#socket.write(head + CRLF, 'latin1');
+  }
+
+  /**
+   * @param stored the body's bytes are others' too: always sent by reference
+   * @throws when a name or value would break the head apart
+   */
+  begin(status: number, reason: string, headers: readonly string[], framing: Framing, stored = false): void {
+    this.#copyBelow = stored ? 0 : COPY_BELOW;
     let head = `HTTP/1.1 ${status} ${phraseFor(status, reason)}${CRLF}`;
     let hasLength = false;
     let hasDate = false;
@@ -81,7 +93,7 @@ export class AnswerWriter {
     this.#head = '';
     const socket = this.#socket;
     if (start === '' && after === '') return socket.write(chunk);
-    if (chunk.length <= COPY_BELOW) {
+    if (chunk.length <= this.#copyBelow) {
       const whole = Buffer.allocUnsafe(start.length + chunk.length + after.length);
       whole.write(start, 0, 'latin1');
       whole.set(chunk, start.length);

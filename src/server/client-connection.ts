@@ -107,6 +107,10 @@ export class ClientConnection implements Client, Expiring, Framing {
     return this.#state === State.Head && this.#pending === null && this.#later === null;
   }
 
+  get unsent(): number {
+    return this.socket.writableLength;
+  }
+
   get headOnly(): boolean {
     return this.method === 'HEAD';
   }
@@ -278,10 +282,14 @@ export class ClientConnection implements Client, Expiring, Framing {
     this.socket.resume();
   }
 
-  begin(status: number, reason: string, headers: string[]): void {
+  interim(status: number, reason: string, headers: readonly string[]): void {
+    if (!this.http10 && !this.#answered) this.#writer.interim(status, reason, headers);
+  }
+
+  begin(status: number, reason: string, headers: string[], stored = false): void {
     // Without its 100 Continue the client may or may not send the body: nobody can tell where the next request begins.
     if (this.head.expectsContinue && !this.#bodyWanted) this.#keepAlive = false;
-    this.#writer.begin(status, reason, headers, this);
+    this.#writer.begin(status, reason, headers, this, stored);
     process.nextTick(flushHead, this);
   }
 

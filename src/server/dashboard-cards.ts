@@ -138,7 +138,8 @@ function upstreamCard(name) {
   const charts = make('div', { class: 'charts' }, speed.root, tail.root, times.root);
   const halves = make('div', { class: 'halves' }, answers.root, pool.root);
   const head = make('header', {}, make('h3', {}, name), url, flying);
-  const root = make('article', { class: 'card upstream' }, head, empty, charts, halves);
+  const cached = cachedLine();
+  const root = make('article', { class: 'card upstream' }, head, cached.root, empty, charts, halves);
   return {
     root,
     forget() {
@@ -157,6 +158,7 @@ function upstreamCard(name) {
       answers.root.hidden = quiet;
       put(url, numbers.url + (numbers.limiter === null ? '' : '  \u00b7  limiter ' + numbers.limiter));
       put(flying, count(numbers.in_flight) + ' in flight');
+      cached.update(numbers.cache);
       speed.update(at, perSecond, speeds.add(at, perSecond));
       tail.update(at, p95, tails.add(at, p95));
       showTimes(TIMES.map(([title, read]) => [title, ['p50', 'p95', 'p99', 'max'].map((key) => percentile(read(numbers), key))]));

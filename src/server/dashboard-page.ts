@@ -15,6 +15,7 @@ const carded = (create) => (name) => {
   return card;
 };
 const showLimiters = keyed(byId('limiters'), carded(limiterCard));
+const showCache = keyed(byId('cache'), carded(cacheCard));
 const showUpstreams = keyed(byId('upstreams'), carded(upstreamCard));
 
 const TILES = ['Requests per second', 'In flight', 'Queued', 'Refused at the door', 'Memory (RSS)', 'Event loop p99'];
@@ -61,7 +62,7 @@ function showState(name) {
 
 function show(snapshot) {
   const at = performance.now();
-  const { process, listener, limiters, upstreams } = snapshot;
+  const { process, listener, limiters, cache, upstreams } = snapshot;
   if (last && !isSameProcess(last.snapshot.process, process)) {
     last = null;
     for (const card of cards) card.forget();
@@ -71,11 +72,15 @@ function show(snapshot) {
   showState(listener.draining ? 'draining' : 'serving');
   showTiles(perSecond(at, listener.requests, before?.listener.requests), snapshot);
   showLimiters(Object.entries(limiters).map(([name, numbers]) => [name, { at, numbers }]));
+  const cached = Object.values(upstreams).some((upstream) => upstream.cache !== null);
+  const savedPerSecond = perSecond(at, cache.saved_requests, before?.cache.saved_requests);
+  showCache(cached ? [['Stored answers', { at, savedPerSecond, numbers: cache }]] : []);
   showUpstreams(Object.entries(upstreams).map(([name, numbers]) => {
     return [name, { at, numbers, perSecond: perSecond(at, numbers.requests, before?.upstreams[name]?.requests) }];
   }));
   for (const card of cards) if (!card.root.isConnected) cards.delete(card);
   byId('limiters').parentElement.hidden = Object.keys(limiters).length === 0;
+  byId('cache').parentElement.hidden = !cached;
   numbersRoot.hidden = false;
   numbersRoot.classList.remove('old');
   alarm.hidden = true;

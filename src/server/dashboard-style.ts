@@ -4,7 +4,7 @@ export const DASHBOARD_CSS = `
 :root {
   --ground: #f4f6f7; --card: #fff; --ink: #16202a; --soft: #55636f; --line: #dfe5e9; --track: #e8edf0;
   --accent: #0f766e; --accent-soft: #8fcdc4; --wash: #0f766e1f;
-  --ok: #2f9e62; --other: #7c8b99; --warn: #c77700; --bad: #d0393b;
+  --ok: #2f9e62; --other: #7c8b99; --pale: #c3ced6; --warn: #c77700; --bad: #d0393b;
   --ok-ink: #17693d; --warn-ink: #8a5200; --bad-ink: #b02426; --warn-wash: #c777001f; --bad-wash: #d0393b1a; --ok-wash: #2f9e621f;
   --radius: 12px; --gap: 16px;
   color-scheme: light dark;
@@ -15,7 +15,7 @@ export const DASHBOARD_CSS = `
   :root {
     --ground: #0e1418; --card: #161e24; --ink: #e6edf2; --soft: #9badba; --line: #26323b; --track: #26323b;
     --accent: #3fb8a8; --accent-soft: #1f6b62; --wash: #3fb8a826;
-    --ok: #43b878; --other: #7f909e; --warn: #e39a35; --bad: #ef6a66;
+    --ok: #43b878; --other: #7f909e; --pale: #3d4b57; --warn: #e39a35; --bad: #ef6a66;
     --ok-ink: #6fd39b; --warn-ink: #f0b35c; --bad-ink: #ff918c; --warn-wash: #e39a3526; --bad-wash: #ef6a6624; --ok-wash: #43b87822;
   }
 }
@@ -47,7 +47,7 @@ h2 { margin: 30px 0 12px; font-size: 13px; font-weight: 650; letter-spacing: 0.0
 .tiles b { display: block; font-size: 25px; font-weight: 600; line-height: 1.3; letter-spacing: -0.015em; }
 .tiles small { display: block; font-size: 12.5px; color: var(--soft); overflow-wrap: anywhere; }
 
-.limiters, .upstreams { display: grid; gap: var(--gap); }
+.limiters, .caches, .upstreams { display: grid; gap: var(--gap); }
 .card { min-width: 0; padding: 18px 20px 20px; border: 1px solid var(--line); border-radius: var(--radius); background: var(--card); }
 .card > header { display: flex; flex-wrap: wrap; align-items: baseline; gap: 2px 12px; }
 h3 { font-size: 17px; font-weight: 650; overflow-wrap: anywhere; }
@@ -74,6 +74,12 @@ h3 { font-size: 17px; font-weight: 650; overflow-wrap: anywhere; }
 .bar i[data-kind="3xx"], .bar i[data-kind="other"] { background: var(--other); }
 .bar i[data-kind="4xx"] { background: var(--warn); }
 .bar i[data-kind="5xx"] { background: var(--bad); }
+.bar i[data-kind="hits"], .chips [data-kind="hits"]::before { background: var(--accent); }
+.bar i[data-kind="coalesced"], .chips [data-kind="coalesced"]::before { background: var(--accent-soft); }
+.bar i[data-kind="revalidated"], .chips [data-kind="revalidated"]::before { background: var(--ok); }
+.bar i[data-kind="stale"], .chips [data-kind="stale"]::before { background: var(--warn); }
+.bar i[data-kind="misses"], .chips [data-kind="misses"]::before { background: var(--other); }
+.bar i[data-kind="bypassed"], .chips [data-kind="bypassed"]::before { background: var(--pale); }
 
 .facts { display: flex; flex-wrap: wrap; gap: 10px 26px; margin-top: 14px; }
 .facts dd { font-weight: 550; white-space: nowrap; }
@@ -111,6 +117,15 @@ tbody tr > * { border-top: 1px solid var(--line); }
 .spark .area { fill: var(--wash); stroke: none; }
 .spark .dot { stroke-width: 7; stroke-linecap: round; }
 .spark .rule { stroke: var(--soft); stroke-width: 1; }
+.cache .charts { grid-template-columns: repeat(3, minmax(150px, 1fr)); }
+.cache .halves { grid-template-columns: repeat(3, minmax(150px, 1fr)); column-gap: 32px; }
+.cache .halves > :first-child { grid-column: span 2; }
+.cache .halves > :has(+ [hidden]) { grid-column: 1 / -1; }
+.cached { margin-top: 2px; font-size: 13.5px; color: var(--soft); }
+.cached b { font-weight: 600; color: var(--ink); }
+.redis { margin-left: 6px; padding: 1px 9px; border-radius: 99px; font-size: 12.5px; font-weight: 600; background: var(--warn-wash); color: var(--warn-ink); }
+.redis[data-state="up"] { background: var(--ok-wash); color: var(--ok-ink); }
+.redis[data-state="down"] { background: var(--bad-wash); color: var(--bad-ink); }
 .halves { display: grid; grid-template-columns: 1fr 1fr; gap: 22px 40px; margin-top: 18px; }
 .halves > :only-child, .halves > [hidden] + section { grid-column: 1 / -1; }
 h4 { margin-bottom: 8px; font-size: 12.5px; font-weight: 450; color: var(--soft); }
@@ -121,14 +136,17 @@ footer nav { display: flex; flex-wrap: wrap; gap: 4px 16px; }
 
 @media (max-width: 1100px) {
   .tiles { grid-template-columns: repeat(3, 1fr); }
-  .charts, .limiter .charts { grid-template-columns: 1fr 1fr; }
+  .charts, .limiter .charts, .cache .charts { grid-template-columns: 1fr 1fr; }
+  .cache .spark { grid-column: 1 / -1; }
+  .cache .halves { grid-template-columns: 1fr 1fr; }
+  .cache .halves > section { grid-column: 1 / -1; }
   .charts .scroll { grid-column: 1 / -1; margin-top: 0; }
 }
 @media (max-width: 640px) {
   .top, main, footer { padding-left: 14px; padding-right: 14px; }
   .card { padding: 15px 14px 16px; }
   .tiles { grid-template-columns: 1fr 1fr; }
-  .charts, .limiter .charts, .halves { grid-template-columns: minmax(0, 1fr); }
+  .charts, .limiter .charts, .cache .charts, .halves, .cache .halves { grid-template-columns: minmax(0, 1fr); }
   #about { order: 1; width: 100%; font-size: 13.5px; }
   .use, .spark { min-width: 0; }
   .spark { grid-template-rows: auto auto 56px; }

@@ -1,11 +1,12 @@
 // The page of the stats port, as strings: they survive the compile to dist, which asset files would not.
 // No inline script or style (the CSP forbids both); addresses are relative, so a prefix in front of the port does no harm.
+import { CACHE_JS } from './dashboard-cache.ts';
 import { CARDS_JS } from './dashboard-cards.ts';
 import { PAGE_JS } from './dashboard-page.ts';
 import { PARTS_JS } from './dashboard-parts.ts';
 
-/** One ES module: the three files share its scope. */
-export const DASHBOARD_JS = PARTS_JS + CARDS_JS + PAGE_JS;
+/** One ES module: the four files share its scope. */
+export const DASHBOARD_JS = PARTS_JS + CACHE_JS + CARDS_JS + PAGE_JS;
 
 /** Many thin lines become one ordered one. */
 export const DASHBOARD_ICON = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">
@@ -45,6 +46,10 @@ export const DASHBOARD_HTML = `<!doctype html>
     <section aria-labelledby="limiters-title">
       <h2 id="limiters-title">Limiters</h2>
       <div id="limiters" class="limiters"></div>
+    </section>
+    <section aria-labelledby="cache-title" hidden>
+      <h2 id="cache-title">Cache</h2>
+      <div id="cache" class="caches"></div>
     </section>
     <section aria-labelledby="upstreams-title">
       <h2 id="upstreams-title">Upstreams</h2>

@@ -13,6 +13,7 @@ import type {
 } from '../observe/snapshot.ts';
 import type { LimiterStats, ListenerStats } from '../observe/stats.ts';
 import type { Upstream } from '../upstream/upstream.ts';
+import { type CacheSources, cacheSnapshot, wholeCacheSnapshot } from './cache-gauges.ts';
 
 export interface Sources {
   readonly version: string;
@@ -20,6 +21,7 @@ export interface Sources {
   readonly limiters: readonly { readonly limiter: Limiter; readonly stats: LimiterStats }[];
   readonly listener: ListenerStats;
   readonly bodyMemory: ByteBudget;
+  readonly cache: CacheSources;
   readonly draining: () => boolean;
 }
 
@@ -72,8 +74,12 @@ export class Gauges {
       limiters: Object.fromEntries(
         this.#sources.limiters.map(({ limiter, stats }) => [limiter.name, limiterSnapshot(limiter, stats)]),
       ),
+      cache: wholeCacheSnapshot(this.#sources.cache, this.#sources.upstreams),
       upstreams: Object.fromEntries(
-        this.#sources.upstreams.map((upstream) => [upstream.name, upstreamSnapshot(upstream)]),
+        this.#sources.upstreams.map((upstream) => [
+          upstream.name,
+          upstreamSnapshot(upstream, this.#sources.cache.memory.maxBytes),
+        ]),
       ),
     };
   }
@@ -133,7 +139,7 @@ function limiterSnapshot(limiter: Limiter, stats: LimiterStats): LimiterSnapshot
   };
 }
 
-function upstreamSnapshot(upstream: Upstream): UpstreamSnapshot {
+function upstreamSnapshot(upstream: Upstream, maxBytes: number): UpstreamSnapshot {
   const { stats, config } = upstream;
   return {
     url: config.origin + config.basePath,
@@ -148,6 +154,7 @@ function upstreamSnapshot(upstream: Upstream): UpstreamSnapshot {
     latency_ms: stats.latency.window(),
     ttfb_ms: stats.ttfb.window(),
     overhead_ms: stats.overhead.window(),
+    cache: upstream.cache ? cacheSnapshot(upstream.cache.counters, maxBytes) : null,
     pool: poolSnapshot(upstream),
   };
 }

@@ -5,9 +5,11 @@ import type { Duplex } from 'node:stream';
 import type { Address } from '../config/schema.ts';
 import { METRICS_TYPE } from '../observe/metrics.ts';
 import type { StatsSnapshot } from '../observe/snapshot.ts';
+import type { Explained, Explanation, PurgeOrder } from './cache-desk.ts';
 import { DASHBOARD_HTML, DASHBOARD_ICON, DASHBOARD_JS } from './dashboard.ts';
 import { DASHBOARD_CSS } from './dashboard-style.ts';
 import { type Answer, EVERY_ANSWER, JSON_TYPE, malformed, ok, refusal, TEXT_TYPE } from './stats-answers.ts';
+import { explain, purge } from './stats-cache.ts';
 import { isCrossSite, isHostAllowed, isLoopback } from './stats-guard.ts';
 
 export interface StatsSource {
@@ -17,11 +19,22 @@ export interface StatsSource {
   config(): unknown;
   ready(): boolean;
   drain(): void;
+  purge(order: PurgeOrder): Promise<{ memory: number; redis: number | null }>;
+  explain(request: Explained): Promise<Explanation | string>;
+}
+
+/** What a route may need of its request. */
+interface Asked {
+  readonly query: URLSearchParams;
+  /** The body, for routes that read one. */
+  readonly body: Buffer;
 }
 
 interface Route {
-  readonly method: 'GET' | 'POST';
-  readonly answer: () => Answer;
+  readonly method: 'GET' | 'POST' | 'DELETE';
+  /** It reads the body; other routes throw it away. */
+  readonly readsBody?: boolean;
+  readonly answer: (asked: Asked) => Answer | Promise<Answer>;
 }
 
 const HEAD_TIMEOUT_MS = 5_000;
@@ -32,6 +45,8 @@ const MAX_CONNECTIONS = 100;
 const MAX_HEAD_BYTES = 8_192;
 const MAX_HEADERS = 64;
 const MAX_BODY_BYTES = 65_536;
+/** Of a request to be explained: as large as a body that can be looked up usually is. */
+const MAX_READ_BYTES = 1024 * 1024;
 /** What is running at stop, and a connection told to go, gets this long. */
 const GOODBYE_MS = 250;
 
@@ -93,6 +108,8 @@ export class StatsPort {
       ['/readyz', get(() => this.#readiness())],
       ['/config', get(() => ok(JSON_TYPE, `${JSON.stringify(this.#source.config(), null, 2)}\n`))],
       ['/drain', { method: 'POST', answer: () => this.#drain() }],
+      ['/cache', { method: 'DELETE', answer: ({ query }) => purge(this.#source, query) }],
+      ['/cache/explain', { method: 'POST', readsBody: true, answer: ({ body }) => explain(this.#source, body) }],
     ]);
   }
 
@@ -119,40 +136,50 @@ export class StatsPort {
     server.maxConnections = MAX_CONNECTIONS;
     server.maxHeadersCount = MAX_HEADERS;
     server.timeout = SILENCE_MS;
-    const take = (request: IncomingMessage, response: ServerResponse) => this.#take(request, response);
+    const take = (request: IncomingMessage, response: ServerResponse) => this.#take(request, response, false);
     server.on('request', take);
-    server.on('checkContinue', take); // no 100 Continue: nothing here wants a body
+    server.on('checkContinue', (request, response) => this.#take(request, response, true));
     server.on('checkExpectation', take);
     server.on('clientError', (error: NodeJS.ErrnoException, socket) => this.#refuseMalformed(error, socket));
     return server;
   }
 
   /** node:http starts every pipelined request at once; here each waits for a later turn of the loop than the one before. */
-  #take(request: IncomingMessage, response: ServerResponse): void {
+  #take(request: IncomingMessage, response: ServerResponse, waitsForContinue: boolean): void {
     const before = this.#latest.get(request.socket);
     this.#latest.set(request.socket, response);
-    discardBody(request);
-    if (!before || before.writableFinished) this.#send(request, response);
-    else before.once('close', () => setImmediate(() => this.#send(request, response)));
+    const refused = this.#refuse(request);
+    const reads = !refused && this.#routes.get(pathOf(request))!.readsBody === true;
+    if (reads && waitsForContinue) response.writeContinue(); // the others get their answer: nothing wants that body
+    const body = reads ? readBody(request) : NO_BODY;
+    if (!reads) discardBody(request);
+    const begin = () => void this.#send(request, response, refused, body);
+    if (!before || before.writableFinished) begin();
+    else before.once('close', () => setImmediate(begin));
   }
 
-  #send(request: IncomingMessage, response: ServerResponse): void {
-    const answer = this.#answer(request);
-    const body = Buffer.from(answer.body);
+  async #send(
+    request: IncomingMessage,
+    response: ServerResponse,
+    refused: Answer | null,
+    body: Promise<Buffer | null>,
+  ): Promise<void> {
+    const answer = refused ?? (await this.#answer(request, await body));
+    const bytes = Buffer.from(answer.body);
     response.writeHead(answer.status, {
       'Content-Type': answer.type,
-      'Content-Length': body.length,
+      'Content-Length': bytes.length,
       ...EVERY_ANSWER,
       ...answer.headers,
     });
-    response.end(body); // node:http leaves the body out of an answer to HEAD
+    response.end(bytes); // node:http leaves the body out of an answer to HEAD
   }
 
-  #answer(request: IncomingMessage): Answer {
-    const refused = this.#refuse(request);
-    if (refused) return refused;
+  async #answer(request: IncomingMessage, body: Buffer | null): Promise<Answer> {
+    if (!body) return refusal(413, 'body_too_large', `a body of at most ${MAX_READ_BYTES} bytes is read`);
     try {
-      return this.#routes.get(pathOf(request))!.answer();
+      const { searchParams } = new URL(request.url ?? '/', 'http://localhost');
+      return await this.#routes.get(pathOf(request))!.answer({ query: searchParams, body });
     } catch (error) {
       this.#onError(error);
       return refusal(500, 'internal_error', 'aiproxy could not produce this answer; its log says why');
@@ -225,7 +252,32 @@ function oneHost(request: IncomingMessage): string | undefined {
   return hosts?.length === 1 ? hosts[0] : undefined;
 }
 
-/** No route reads a body: a small one is thrown away so that the connection can be kept, a larger one ends it. */
+const NO_BODY = Promise.resolve(Buffer.alloc(0));
+
+/** @returns null when it is too large; what its client does not send ends the connection by the server's own deadline */
+async function readBody(request: IncomingMessage): Promise<Buffer | null> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  return await new Promise((resolve) => {
+    const read = (chunk: Buffer) => {
+      bytes += chunk.length;
+      if (bytes <= MAX_READ_BYTES) {
+        chunks.push(chunk);
+        return;
+      }
+      chunks.length = 0;
+      request.off('data', read);
+      discardBody(request);
+      resolve(null);
+    };
+    request.on('error', () => resolve(null));
+    request.on('close', () => resolve(null));
+    request.on('data', read);
+    request.on('end', () => resolve(Buffer.concat(chunks))); // of one too large: too late to count
+  });
+}
+
+/** Most routes read no body: a small one is thrown away so that the connection can be kept, a larger one ends it. */
 function discardBody(request: IncomingMessage): void {
   let left = MAX_BODY_BYTES;
   request.on('error', () => {}); // the client left in the middle of it

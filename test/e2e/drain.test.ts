@@ -223,22 +223,25 @@ Sidecar reverse proxy for backends that call AI and other HTTP APIs: warm pools,
 one honest queue, true numbers.
 
 Options:
-  -V, --version         output the version number
-  -c, --config <file>   the YAML config (see config/aiproxy.yaml)
-  --listen <host:port>  instead of the config file’s listen
-  --stats <host:port>   instead of the config file’s stats
-  --log-level <level>   trace, debug, info, warn, error, fatal or silent
-  -h, --help            display help for command
+  -V, --version            output the version number
+  -c, --config <file>      the YAML config (see config/aiproxy.yaml)
+  --listen <host:port>     instead of the config file’s listen
+  --stats <host:port>      instead of the config file’s stats
+  --log-level <level>      trace, debug, info, warn, error, fatal or silent
+  -h, --help               display help for command
 
 Commands:
-  check                 say what is wrong with a config, and start nothing
-  demo [options]        a backend that opens a connection per call, first
-                        direct, then through aiproxy; all on this machine
+  check                    say what is wrong with a config, and start nothing
+  explain [options] <url>  ask a running aiproxy: would its cache answer this
+                           request, and if not, why?
+  demo [options]           a backend that opens a connection per call, first
+                           direct, then through aiproxy; all on this machine
 
 Examples:
   $ aiproxy --config config/aiproxy.yaml            run; the backend's base URL is http://127.0.0.1:8080/<upstream>/…
   $ aiproxy --config pools.yaml --listen :8081      the same on another address
   $ aiproxy check --config pools.yaml               say what is wrong with a config, and start nothing
+  $ aiproxy explain /openai/v1/models               would a running one answer this from its cache? why not?
   $ aiproxy demo                                    see what it does, with nothing but this program
   $ curl http://127.0.0.1:8080/openai/v1/models -H "Authorization: Bearer $OPENAI_API_KEY"
 
@@ -246,6 +249,42 @@ Dashboard, /stats, /metrics, /healthz and /readyz are on the stats address (defa
 Exit codes: 0 good, 1 could not run, 2 wrong use or config.
 
 `;
+
+const EXPLAIN_HELP = `Usage: aiproxy explain [options] <url>
+
+ask a running aiproxy: would its cache answer this request, and if not, why?
+
+Arguments:
+  url                     a path below the proxy (/openai/v1/models), or a URL
+                          of it
+
+Options:
+  --stats <url>           its stats port (default: http://127.0.0.1:9090)
+  -X, --request <method>  the method (default: GET, with -d POST)
+  -H, --header <line>     a header, 'name: value'; may be given again
+  -d, --data <body>       the body; @file is read from a file, @- from standard
+                          input
+  --json                  print the answer of the stats port as it is
+  -h, --help              display help for command
+
+Examples:
+  $ aiproxy explain /openai/v1/models
+  $ aiproxy explain http://127.0.0.1:8080/openai/v1/models -H "Authorization: Bearer $OPENAI_API_KEY"
+  $ aiproxy explain /openai/v1/embeddings -H 'Content-Type: application/json' -d '{"input":"an apple"}'
+  $ aiproxy explain /openai/v1/embeddings -d @body.json --json | jq .key
+  $ generate | aiproxy explain --stats http://127.0.0.1:9191 /openai/v1/embeddings -d @-
+
+Nothing is sent to an upstream. Give the headers that your client sends: credentials, Accept, Accept-Encoding and
+Content-Type count. Neither credentials nor bodies are ever printed.
+Exit codes: 0 answered, 1 the stats port could not be asked, 2 wrong use.
+
+`;
+
+t.test('explain --help shows how a request is described', async (t) => {
+  const run = new Run(t, 'explain', '--help');
+  t.equal(await run.ended(), 0);
+  t.equal(run.stdout, EXPLAIN_HELP);
+});
 
 t.test('--help shows the flags, the commands and examples', async (t) => {
   const run = new Run(t, '--help');

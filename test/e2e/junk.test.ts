@@ -66,15 +66,23 @@ e2e('junk instead of an answer is a 502, and the next request works', async (t, 
   }
 });
 
-e2e('16 interim answers are let go and the answer behind them arrives', async (t, rig) => {
+e2e('16 interim answers pass as they are, and the answer behind them arrives', async (t, rig) => {
   const upstream = await rig.upstream((_request, connection) => {
     connection.send('HTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\n'.repeat(16)).send(answer());
   });
   const proxy = await rig.one({ url: upstream.url });
   const client = await rig.sent(proxy, '/ai/x');
+  for (let i = 0; i < 16; i++) {
+    const { status, headers } = await client.head();
+    t.equal(status, 103);
+    t.same(headers, [['link', '<x>']]);
+  }
   const got = await client.answer();
   t.equal(got.status, 200);
   t.equal(got.body.toString(), 'ok');
+  const old = await rig.client(proxy);
+  old.send('GET /ai/x HTTP/1.0\r\nhost: a\r\n\r\n');
+  t.equal((await old.head()).status, 200, 'HTTP/1.0 knows none');
 });
 
 const badWithin: Record<string, string> = {

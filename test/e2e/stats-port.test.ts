@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import t, { type Test } from 'tap';
+import type { PurgeOrder } from '../../src/server/cache-desk.ts';
 import { isCrossSite, isHostAllowed, isLoopback } from '../../src/server/stats-guard.ts';
 import { StatsPort, type StatsSource } from '../../src/server/stats-port.ts';
 import { parseExposition } from '../support/exposition-parser.ts';
@@ -268,6 +269,289 @@ t.test('hostile heads are refused in the error shape and the port lives on', asy
     t.equal(errorOf(answer).code, 'malformed_request');
   }
   t.equal(await raw(port, 'CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n'), '', 'no tunnel');
+  t.equal((await fetch(`${url}/healthz`)).status, 200);
+});
+
+const post = (path: string, body: string, more = '') =>
+  `POST ${path} HTTP/1.1\r\nHost: localhost\r\n${more}Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`;
+const CLOSE = 'Connection: close\r\n';
+const QUESTION = JSON.stringify({ url: '/openai/v1/models' });
+
+t.test('DELETE /cache hands on what is to go, and says how much went', async (t) => {
+  const source = new FakeStats();
+  const { url } = await serve(t, { source });
+  const nothing = { upstream: null, prefix: null, key: null };
+  const orders: [string, PurgeOrder][] = [
+    ['', nothing],
+    ['?', nothing],
+    ['?upstream=openai', { ...nothing, upstream: 'openai' }],
+    ['?prefix=/v1/a%20b%26c', { ...nothing, prefix: '/v1/a b&c' }],
+    ['?key=a-_9', { ...nothing, key: 'a-_9' }],
+    ['?upstream=a&prefix=/&key=', { upstream: 'a', prefix: '/', key: '' }],
+  ];
+  for (const [query, order] of orders) {
+    const answer = await fetch(`${url}/cache${query}`, { method: 'DELETE', body: 'ignored' });
+    t.equal(answer.status, 200, query);
+    t.strictSame(await answer.json(), { purged: { memory: 12, redis: null } }, query);
+    t.strictSame(source.purges.pop(), order, query);
+  }
+});
+
+t.test('DELETE /cache with a mistake is a 400 and throws nothing out', async (t) => {
+  const source = new FakeStats();
+  const { url } = await serve(t, { source });
+  const mistakes: [string, RegExp][] = [
+    ['?upstreams=openai', /unknown parameter; there are upstream, prefix, key/],
+    ['?upstream=openai&x', /unknown parameter/],
+    ['?Upstream=openai', /unknown parameter/],
+    ['?upstream=a&upstream=b', /upstream is given twice/],
+    ['?prefix=v1', /start with \//],
+    ['?prefix=', /start with \//],
+    ['?prefix=%68ttp://a', /start with \//],
+  ];
+  for (const [query, message] of mistakes) {
+    const answer = await fetch(`${url}/cache${query}`, { method: 'DELETE' });
+    t.equal(answer.status, 400, query);
+    t.match(await answer.json(), { error: { code: 'bad_request', message } }, query);
+  }
+  t.strictSame(source.purges, []);
+});
+
+t.test('the cache is changed and asked by its own method only', async (t) => {
+  const source = new FakeStats();
+  const { url } = await serve(t, { source });
+  for (const [path, method] of [
+    ['/cache', 'DELETE'],
+    ['/cache/explain', 'POST'],
+  ] as const) {
+    for (const wrong of ['GET', 'HEAD', 'PUT', 'PATCH', 'OPTIONS', method === 'POST' ? 'DELETE' : 'POST']) {
+      const answer = await fetch(`${url}${path}`, { method: wrong });
+      t.equal(answer.status, 405, `${wrong} ${path}`);
+      t.equal(answer.headers.get('allow'), method);
+      await answer.body?.cancel();
+    }
+  }
+  t.strictSame([source.purges, source.explained], [[], []]);
+});
+
+t.test('a page of another site can neither purge nor ask', async (t) => {
+  const source = new FakeStats();
+  const { url } = await serve(t, { source });
+  for (const headers of [
+    { origin: 'https://evil.example' },
+    { origin: 'null' },
+    { 'sec-fetch-site': 'cross-site' },
+    { 'sec-fetch-site': 'same-site' },
+  ] as Record<string, string>[]) {
+    for (const [path, method, body] of [
+      ['/cache', 'DELETE', null],
+      ['/cache/explain', 'POST', QUESTION],
+    ] as const) {
+      const answer = await fetch(`${url}${path}`, { method, headers, body });
+      t.equal(answer.status, 403, `${path} ${JSON.stringify(headers)}`);
+      t.equal(answer.headers.get('x-aiproxy-error'), 'cross_site');
+      await answer.body?.cancel();
+    }
+  }
+  t.strictSame([source.purges, source.explained], [[], []]);
+  const own = { origin: url, 'sec-fetch-site': 'same-origin' };
+  t.equal((await fetch(`${url}/cache`, { method: 'DELETE', headers: own })).status, 200);
+});
+
+t.test('a peer that is not on loopback can neither purge nor ask', { skip: noOutside }, async (t) => {
+  const source = new FakeStats();
+  const { port } = await serve(t, { source, host: '0.0.0.0' });
+  const head = `HTTP/1.1\r\nHost: ${outside}\r\n${CLOSE}`;
+  for (const request of [
+    `DELETE /cache ${head}\r\n`,
+    `POST /cache/explain ${head}Content-Length: ${QUESTION.length}\r\n\r\n${QUESTION}`,
+  ]) {
+    const answer = await raw(port, request, outside);
+    t.equal(statusOf(answer), 403);
+    t.equal(errorOf(answer).code, 'loopback_only');
+  }
+  t.strictSame([source.purges, source.explained], [[], []]);
+});
+
+t.test('POST /cache/explain reads a request and hands it on as it is', async (t) => {
+  const source = new FakeStats();
+  const { url } = await serve(t, { source });
+  const ask = (request: unknown) => fetch(`${url}/cache/explain`, { method: 'POST', body: JSON.stringify(request) });
+  const answer = await ask({
+    method: 'POST',
+    url: '/openai/v1/embeddings?a=1',
+    headers: { Accept: 'text/html', 'X-Two': ['1', '2'], __proto__x: '' },
+    body: '{"input":"Zürich 東京"}',
+  });
+  t.equal(answer.status, 200);
+  t.equal(answer.headers.get('content-type'), 'application/json; charset=utf-8');
+  t.match(await answer.json(), { verdict: 'miss', policy: 'http' });
+  t.strictSame(source.explained.pop(), {
+    method: 'POST',
+    url: '/openai/v1/embeddings?a=1',
+    headers: ['Accept', 'text/html', 'X-Two', '1', 'X-Two', '2', '__proto__x', ''],
+    body: Buffer.from('{"input":"Zürich 東京"}'),
+  });
+  t.equal((await ask({ url: '/openai/x' })).status, 200);
+  t.strictSame(source.explained.pop(), { method: 'GET', url: '/openai/x', headers: [], body: null }, 'defaults');
+});
+
+t.test('a body that is no request to explain is a 400 with a sentence', async (t) => {
+  const source = new FakeStats();
+  const { url } = await serve(t, { source });
+  const shape = /^(url is missing; )?the body must be JSON such as/;
+  const bodies: [string | Buffer, RegExp][] = [
+    ['', shape],
+    ['{', shape],
+    ['null', shape],
+    ['1', shape],
+    ['"/openai/x"', shape],
+    ['[]', shape],
+    ['{}', shape],
+    ['['.repeat(500_000), shape],
+    [Buffer.from([0xff, 0xfe, 0x00]), shape],
+    ['{"url":null}', shape],
+    ['{"url":["/openai/x"]}', shape],
+    ['{"url":"/openai/x","method":""}', /^method must be/],
+    ['{"url":"/openai/x","method":"GET /"}', /^method must be/],
+    ['{"url":"/openai/x","method":7}', /^method must be/],
+    ['{"url":"/openai/x","headers":null}', /^headers must be/],
+    ['{"url":"/openai/x","headers":[["a","b"]]}', /^headers must be/],
+    ['{"url":"/openai/x","headers":{"a":1}}', /^headers must be/],
+    ['{"url":"/openai/x","headers":{"a":["b",null]}}', /^headers must be/],
+    ['{"url":"/openai/x","headers":{"a":{}}}', /^headers must be/],
+    ['{"url":"/openai/x","body":{}}', /^body must be/],
+  ];
+  for (const [body, message] of bodies) {
+    const answer = await fetch(`${url}/cache/explain`, { method: 'POST', body });
+    t.equal(answer.status, 400, String(body).slice(0, 60));
+    t.match(await answer.json(), { error: { code: 'bad_request', message } }, String(body).slice(0, 60));
+  }
+  t.strictSame(source.explained, []);
+  const unknown = await fetch(`${url}/cache/explain`, { method: 'POST', body: '{"url":"/nobody/x"}' });
+  t.equal(unknown.status, 400, 'what the desk says is wrong');
+  t.match(await unknown.json(), { error: { message: 'url: no upstream has this name; known are openai' } });
+});
+
+t.test('a body to explain may have 1 MiB and not a byte more', async (t) => {
+  const source = new FakeStats();
+  const { url, port } = await serve(t, { source });
+  const frame = JSON.stringify({ url: '/openai/x', body: '' });
+  const fill = (bytes: number) => frame.replace('"body":""', `"body":"${'x'.repeat(bytes - frame.length)}"`);
+  const whole = await fetch(`${url}/cache/explain`, { method: 'POST', body: fill(1024 * 1024) });
+  t.equal(whole.status, 200);
+  t.equal(source.explained.pop()?.body?.length, 1024 * 1024 - frame.length);
+  const larger = await raw(port, post('/cache/explain', fill(1024 * 1024 + 1), CLOSE));
+  t.equal(statusOf(larger), 413);
+  t.equal(errorOf(larger).code, 'body_too_large');
+
+  const socket = connect(port, '127.0.0.1');
+  socket.on('error', () => {});
+  socket.write('POST /cache/explain HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n');
+  const began = performance.now();
+  const chunk = `10000\r\n${'x'.repeat(0x10000)}\r\n`;
+  const writing = setInterval(() => socket.write(chunk), 1);
+  const endless = await everything(socket);
+  clearInterval(writing);
+  t.equal(statusOf(endless), 413, 'one that does not end');
+  t.equal(endless.match(/HTTP\/1\.1 /g)?.length, 1, 'one answer');
+  t.ok(performance.now() - began < 5_000, 'long before the request timeout');
+  t.strictSame(source.explained, []);
+  t.equal((await fetch(`${url}/healthz`)).status, 200);
+});
+
+t.test('a client that leaves in the middle of its body leaves nothing', async (t) => {
+  const source = new FakeStats();
+  const { url, port, errors, statsPort } = await serve(t, { source });
+  const half = post('/cache/explain', QUESTION).slice(0, -10);
+  for (const leave of ['reset', 'fin', 'close'] as const) {
+    for (let n = 0; n < 20; n++) {
+      const socket = connect(port, '127.0.0.1');
+      socket.on('error', () => {});
+      socket.write(half);
+      await once(socket, 'connect');
+      await new Promise((resolve) => setTimeout(resolve, n % 4));
+      if (leave === 'reset') socket.resetAndDestroy();
+      else if (leave === 'fin') socket.resume().end();
+      else socket.destroy();
+    }
+  }
+  t.equal((await fetch(`${url}/healthz`, { headers: { connection: 'close' } })).status, 200, 'the port lives');
+  t.strictSame(source.explained, [], 'half a body explains nothing');
+  t.strictSame(errors, []);
+  const began = performance.now();
+  await statsPort.stop();
+  t.ok(performance.now() - began < 200, 'no connection had to be cut');
+});
+
+t.test('a body that does not come is given up after the request timeout', async (t) => {
+  const { port } = await serve(t);
+  const began = performance.now();
+  const answer = await raw(port, post('/cache/explain', QUESTION).slice(0, -10));
+  t.equal(statusOf(answer), 408);
+  const took = performance.now() - began;
+  t.ok(took > 9_000 && took < 14_000, `${took} ms`);
+});
+
+t.test('requests with bodies may be pipelined, and a slow one holds the next back', async (t) => {
+  const source = new FakeStats();
+  const { port } = await serve(t, { source });
+  const explain = source.explain.bind(source);
+  let waits = 60;
+  source.explain = async (request) => {
+    await new Promise((resolve) => setTimeout(resolve, (waits -= 20)));
+    return explain(request);
+  };
+  const text =
+    post('/cache/explain', QUESTION) +
+    get('/healthz', 'localhost').replace(CLOSE, '') +
+    post('/cache/explain', '{') +
+    post('/cache/explain', '{"url":"/openai/b"}') +
+    `DELETE /cache?x=1 HTTP/1.1\r\nHost: localhost\r\n\r\n${get('/readyz', 'localhost')}`;
+  const socket = connect(port, '127.0.0.1');
+  for (let i = 0; i < text.length; i += 100) {
+    socket.write(text.slice(i, i + 100));
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  const answer = await everything(socket);
+  t.strictSame(
+    [...answer.matchAll(/HTTP\/1\.1 (\d+)/g)].map((match) => match[1]),
+    ['200', '200', '400', '200', '400', '200'],
+  );
+  t.ok(answer.indexOf('"verdict"') < answer.indexOf('\r\n\r\nok\n'), 'in their order');
+  t.strictSame(
+    source.explained.map((request) => request.url),
+    ['/openai/v1/models', '/openai/b'],
+  );
+});
+
+t.test('a client with a body that waits for 100 Continue gets it', async (t) => {
+  const { port } = await serve(t);
+  const socket = connect(port, '127.0.0.1');
+  const request = post('/cache/explain', QUESTION, `Expect: 100-continue\r\n${CLOSE}`);
+  const head = request.slice(0, request.indexOf('\r\n\r\n') + 4);
+  socket.write(head);
+  const [first] = await once(socket, 'data');
+  t.match(String(first), /^HTTP\/1\.1 100 /);
+  socket.write(request.slice(head.length));
+  t.match(await everything(socket), /^HTTP\/1\.1 200 /);
+});
+
+t.test('a desk that fails is a 500 without details', async (t) => {
+  const source = new FakeStats();
+  source.explain = async () => {
+    throw new Error('secret detail');
+  };
+  source.purge = () => Promise.reject(new Error('secret detail'));
+  const { url, errors } = await serve(t, { source });
+  for (const answer of [
+    await fetch(`${url}/cache/explain`, { method: 'POST', body: QUESTION }),
+    await fetch(`${url}/cache`, { method: 'DELETE' }),
+  ]) {
+    t.equal(answer.status, 500);
+    t.notMatch(await answer.text(), /secret/);
+  }
+  t.equal(errors.length, 2);
   t.equal((await fetch(`${url}/healthz`)).status, 200);
 });
 

@@ -1,14 +1,17 @@
 // A source for the stats port with plausible numbers that move two seconds with every look at them.
 import { renderMetrics } from '../../src/observe/metrics.ts';
 import type {
+  CacheSnapshot,
   HistogramTotals,
   LabelSnapshot,
   LimiterSnapshot,
   MetricTotals,
   StatsSnapshot,
   UpstreamSnapshot,
+  WholeCacheSnapshot,
   WindowMs,
 } from '../../src/observe/snapshot.ts';
+import type { Explained, Explanation, PurgeOrder } from '../../src/server/cache-desk.ts';
 import type { StatsSource } from '../../src/server/stats-port.ts';
 
 const STEP_S = 2;
@@ -31,9 +34,13 @@ function window(p50: number, count: number, tail = 1): WindowMs {
 }
 
 const EMPTY: WindowMs = { p50: 0, p95: 0, p99: 0, max: 0, count: 0 };
+const CACHE_MAX_BYTES = 64 * 1024 * 1024;
 
 export class FakeStats implements StatsSource {
   drains = 0;
+  /** What DELETE /cache and POST /cache/explain asked for. */
+  readonly purges: PurgeOrder[] = [];
+  readonly explained: Explained[] = [];
   draining = false;
   #s = 0;
   readonly #busy: boolean;
@@ -69,6 +76,27 @@ export class FakeStats implements StatsSource {
     this.draining = true;
   }
 
+  async purge(order: PurgeOrder): Promise<{ memory: number; redis: number | null }> {
+    this.purges.push(order);
+    return { memory: 12, redis: null };
+  }
+
+  async explain(request: Explained): Promise<Explanation | string> {
+    this.explained.push(request);
+    if (!request.url.startsWith('/openai')) return 'url: no upstream has this name; known are openai';
+    return {
+      upstream: 'openai',
+      method: request.method,
+      path: '/v1/models',
+      verdict: 'miss',
+      because: 'nothing is stored under this key',
+      policy: 'http',
+      key: 'k'.repeat(43),
+      parts: [{ part: 'mode', value: 'http' }],
+      stored: [],
+    };
+  }
+
   #busySnapshot(): StatsSnapshot {
     const s = this.#s;
     const upstreams = {
@@ -88,6 +116,21 @@ export class FakeStats implements StatsSource {
         draining: this.draining,
       },
       limiters: { ai: busyLimiter(s), batch: idleLimiter() },
+      cache: {
+        ...addCaches(upstreams.openai.cache, upstreams.fatsecret.cache),
+        flights: Math.round(4 + 3 * Math.sin(s / 9)),
+        flight_memory_bytes: 1_310_000,
+        redis: {
+          state: 'up',
+          gets: 31_080 + s * 14,
+          hits: 6_204 + s * 3,
+          puts: 24_410 + s * 11,
+          errors: 2,
+          timeouts: 17,
+          dropped: 5,
+          rejected: 0,
+        },
+      },
       upstreams,
     };
   }
@@ -104,7 +147,11 @@ export class FakeStats implements StatsSource {
         draining: this.draining,
       },
       limiters: { ai: idleLimiter() },
-      upstreams: { openai: idleUpstream('https://api.openai.com'), deepseek: idleUpstream('https://api.deepseek.com') },
+      cache: { ...cacheOf(0, 0), flights: 0, flight_memory_bytes: 0, redis: null },
+      upstreams: {
+        openai: { ...idleUpstream('https://api.openai.com'), cache: cacheOf(0, 0) },
+        deepseek: idleUpstream('https://api.deepseek.com'),
+      },
     };
   }
 
@@ -153,6 +200,7 @@ export class FakeStats implements StatsSource {
       latency_ms: window(p50, Math.round(rate * 60), 0.9),
       ttfb_ms: window(Math.round(p50 * 0.7), Math.round(rate * 60), 0.7),
       overhead_ms: window(0.21, Math.round(rate * 60), 1.2),
+      cache: name === 'deepseek' ? null : cacheOf(requests, ms),
       pool: {
         max,
         active,
@@ -172,6 +220,53 @@ export class FakeStats implements StatsSource {
       },
     };
   }
+}
+
+/** What became of so many requests, of which the upstream would take `ms` each. */
+function cacheOf(requests: number, ms: number): CacheSnapshot {
+  const part = (share: number) => Math.round(requests * share);
+  const [hits, stale, revalidated, coalesced] = [part(0.41), part(0.013), part(0.05), part(0.064)];
+  const [misses, bypassed] = [part(0.24), part(0.21)];
+  const [stores, swept, invalidated] = [part(0.22), part(0.14), part(0.002)];
+  const entries = Math.min(stores - swept - invalidated, 3_200);
+  const reused = hits + stale + revalidated + coalesced;
+  const saved = hits + stale + coalesced;
+  return {
+    entries,
+    bytes: entries * 13_400,
+    max_bytes: CACHE_MAX_BYTES,
+    hits,
+    misses,
+    stale,
+    revalidated,
+    coalesced,
+    bypassed,
+    stores,
+    evicted: stores - swept - invalidated - entries,
+    swept,
+    invalidated,
+    too_large: part(0.0004),
+    unshared: part(0.001),
+    hit_rate: requests === 0 ? null : Math.round((reused / (reused + misses)) * 10_000) / 10_000,
+    saved_ms: saved * ms,
+    saved_requests: saved,
+  };
+}
+
+type CacheTotals = Omit<WholeCacheSnapshot, 'flights' | 'flight_memory_bytes' | 'redis'>;
+
+function addCaches(...parts: (CacheSnapshot | null)[]): CacheTotals {
+  const sum = cacheOf(0, 0);
+  for (const part of parts) {
+    if (!part) continue;
+    for (const key of Object.keys(sum) as (keyof CacheSnapshot)[]) sum[key] = (sum[key] ?? 0) + (part[key] ?? 0);
+  }
+  const reused = sum.hits + sum.stale + sum.revalidated + sum.coalesced;
+  return {
+    ...sum,
+    max_bytes: CACHE_MAX_BYTES,
+    hit_rate: Math.round((reused / (reused + sum.misses)) * 10_000) / 10_000,
+  };
 }
 
 function busyLimiter(s: number): LimiterSnapshot {
@@ -236,6 +331,7 @@ function idleUpstream(url: string): UpstreamSnapshot {
     latency_ms: EMPTY,
     ttfb_ms: EMPTY,
     overhead_ms: EMPTY,
+    cache: null,
     pool: {
       max: 50,
       active: 0,

@@ -3,7 +3,11 @@
 import type { Test } from 'tap';
 import { type Assembly, assemble } from '../../src/assemble.ts';
 import type {
+  CacheConfig,
+  CacheRuleConfig,
+  CacheStoreConfig,
   Config,
+  FlightsConfig,
   LimiterConfig,
   ListenerConfig,
   PoolConfig,
@@ -14,6 +18,16 @@ import { makeLog } from '../../src/observe/log.ts';
 import type { StatsSnapshot } from '../../src/observe/snapshot.ts';
 import { until } from './until.ts';
 
+export interface CacheOverrides extends Partial<Omit<CacheConfig, 'rules'>> {
+  readonly rules?: readonly CacheRuleOverrides[];
+}
+
+export interface CacheRuleOverrides extends Partial<Omit<CacheRuleConfig, 'match' | 'key'>> {
+  readonly ttlMs: number;
+  readonly match?: Partial<CacheRuleConfig['match']>;
+  readonly key?: Partial<CacheRuleConfig['key']>;
+}
+
 export interface UpstreamOverrides {
   readonly url: string;
   readonly limiter?: string;
@@ -21,6 +35,9 @@ export interface UpstreamOverrides {
   readonly timeouts?: Partial<TimeoutsConfig>;
   readonly bypass?: readonly string[];
   readonly replay?: readonly string[];
+  readonly cache?: CacheOverrides;
+  /** Default: as there is a cache. */
+  readonly coalesce?: boolean;
   readonly maxHeadBytes?: number;
   readonly tls?: Partial<TlsConfig>;
 }
@@ -32,6 +49,8 @@ export interface ConfigOverrides {
   readonly log?: Partial<Config['log']>;
   readonly drain?: Partial<Config['drain']>;
   readonly maintenanceMs?: number;
+  readonly cache?: Partial<CacheStoreConfig>;
+  readonly flights?: Partial<FlightsConfig>;
 }
 
 const NEVER = Number.POSITIVE_INFINITY;
@@ -58,6 +77,16 @@ export function makeConfig(overrides: ConfigOverrides): Config {
       bodyMinRate: 1024,
       ...overrides.listener,
     },
+    cache: {
+      store: 'memory',
+      maxBytes: 64 << 20,
+      maxEntryBytes: 8 << 20,
+      maxVariants: 16,
+      sweepIntervalMs: 30_000,
+      redis: null,
+      ...overrides.cache,
+    },
+    flights: { bufferBytes: 1 << 20, memoryBytes: 64 << 20, maxWaiters: 1000, waitMs: NEVER, ...overrides.flights },
     limiters: Object.entries(overrides.limiters ?? {}).map(([name, limiter]) => ({
       name,
       maxConcurrent: NEVER,
@@ -89,15 +118,40 @@ export function makeConfig(overrides: ConfigOverrides): Config {
           headersMs: 60_000,
           firstEventMs: NEVER,
           idleMs: 60_000,
+          writeStallMs: 75_000,
           totalMs: NEVER,
           ...upstream.timeouts,
         },
         bypass: upstream.bypass ?? [],
         replay: upstream.replay ?? [],
+        cache: upstream.cache ? makeCache(upstream.cache) : null,
+        coalesce: upstream.coalesce ?? upstream.cache !== undefined,
         maxHeadBytes: upstream.maxHeadBytes ?? 32 << 10,
         tls: { ca: null, servername: null, cert: null, key: null, ...upstream.tls },
       };
     }),
+  };
+}
+
+function makeCache({ rules = [], ...cache }: CacheOverrides): CacheConfig {
+  return {
+    http: false,
+    partition: 'credential',
+    partitionHeaders: [],
+    storeSetCookie: false,
+    heuristicFraction: 0,
+    heuristicMaxMs: 86_400_000,
+    ...cache,
+    rules: rules.map(({ match, key, ...rule }) => ({
+      staleIfErrorMs: 0,
+      staleWhileRevalidateMs: 0,
+      statuses: [200],
+      maxEntryBytes: 1 << 20,
+      pace: 'fast',
+      ...rule,
+      match: { methods: ['GET', 'POST'], paths: [], operations: [], headers: [], ...match },
+      key: { body: 'canonical', queryIgnore: [], headers: [], ...key },
+    })),
   };
 }
 
@@ -126,7 +180,7 @@ export class TestProxy {
     this.rawLog = rawLog;
   }
 
-  static async start(overrides: ConfigOverrides, dump: unknown = {}): Promise<TestProxy> {
+  static async start(overrides: ConfigOverrides, dump: unknown = {}, wallClock = Date.now): Promise<TestProxy> {
     const rawLog: string[] = [];
     const config = makeConfig(overrides);
     const { log } = makeLog(config.log.level, {
@@ -134,7 +188,7 @@ export class TestProxy {
         rawLog.push(line);
       },
     });
-    const assembly = assemble(config, dump, '0.0.0-test', log, () => void assembly.drain.start());
+    const assembly = assemble(config, dump, '0.0.0-test', log, () => void assembly.drain.start(), wallClock);
     const { listen, stats } = await assembly.start();
     return new TestProxy(assembly, listen[0]!.port, stats.port, rawLog);
   }

@@ -56,8 +56,9 @@ export class Rig {
     this.#upstreams.push(thing);
   }
 
-  async proxy(overrides: ConfigOverrides): Promise<TestProxy> {
-    const proxy = await TestProxy.start(overrides);
+  /** @param wallClock ms since the epoch; the rest of the proxy keeps real time */
+  async proxy(overrides: ConfigOverrides, wallClock = Date.now): Promise<TestProxy> {
+    const proxy = await TestProxy.start(overrides, {}, wallClock);
     this.#proxies.push(proxy);
     return proxy;
   }

@@ -24,6 +24,7 @@ const EXPECTED: Record<FailureCode, [status: number, side: string, retrySafe: bo
   request_timeout: [408, 'client', true],
   headers_too_large: [431, 'client', false],
   client_gone: [499, 'client', true],
+  client_stalled: [499, 'client', true],
   internal_error: [500, 'proxy', false],
   body_memory_full: [503, 'proxy', true],
   queue_full: [503, 'proxy', true],
@@ -41,6 +42,7 @@ const EXPECTED: Record<FailureCode, [status: number, side: string, retrySafe: bo
   first_event_timeout: [504, 'upstream', false],
   idle_timeout: [504, 'upstream', false],
   total_timeout: [504, 'upstream', false],
+  not_cached: [504, 'client', true],
 };
 
 function fieldsOf(headers: readonly string[]): Map<string, string> {
@@ -61,7 +63,9 @@ t.test('status and side agree: 4xx is the clientâ€™s, 502 and 504 the upstreamâ€
   const sides: Record<number, string> = { 500: 'proxy', 502: 'upstream', 503: 'proxy', 504: 'upstream' };
   for (const code of CODES) {
     const { status, side, message } = FAILURES[code];
-    t.equal(side, status >= 400 && status < 500 ? 'client' : sides[status], code);
+    // RFC 9111 section 5.2.1.7 wants a 504 where the client forbade asking the upstream.
+    const ofClient = (status >= 400 && status < 500) || code === 'not_cached';
+    t.equal(side, ofClient ? 'client' : sides[status], code);
     t.match(code, /^[a-z]+(_[a-z]+)*$/);
     t.ok(message.length > 10 && !message.endsWith('.'), message);
   }

@@ -10,10 +10,15 @@ const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
 interface Schema {
   readonly properties?: Record<string, Schema>;
   readonly additionalProperties?: Schema | boolean;
+  readonly items?: Schema;
+  readonly anyOf?: readonly Schema[];
 }
 
-/** Dotted paths of all leaves; the names of a map stand as `<name>`. */
+/** Dotted paths of all leaves; the names of a map stand as `<name>`, the sections of a list as `[]`. */
 function keysOf(schema: Schema, path = ''): string[] {
+  const section = schema.anyOf?.find((one) => one.properties);
+  if (section) return keysOf(section, path);
+  if (schema.items?.properties) return keysOf(schema.items, `${path}[]`);
   if (schema.properties) {
     return Object.entries(schema.properties).flatMap(([key, value]) => keysOf(value, path ? `${path}.${key}` : key));
   }

@@ -17,10 +17,18 @@ interface Node {
   readonly description?: string;
   readonly properties?: Readonly<Record<string, Node>>;
   readonly additionalProperties?: Node | boolean;
+  readonly items?: Node;
+  readonly anyOf?: readonly Node[];
+}
+
+/** What a word can stand for, or what is in the list: where the keys of a node are. */
+function sectionOf(node: Node): Node {
+  return node.anyOf?.find((one) => one.properties) ?? (node.items?.properties ? node.items : node);
 }
 
 /** Every key of the schema as [path, node]; `*` stands for a name the user chooses. */
-function keys(node: Node, path: readonly string[] = []): [string, Node][] {
+function keys(outer: Node, path: readonly string[] = []): [string, Node][] {
+  const node = sectionOf(outer);
   const own = Object.entries(node.properties ?? {});
   if (typeof node.additionalProperties === 'object') own.push(['*', node.additionalProperties]);
   return own.flatMap(([key, below]) => [
@@ -44,12 +52,12 @@ t.test('aiproxy.yaml shows every key of the schema, with a comment', async (t) =
     const key = path.split('.').at(-1)!;
     if (key === '*') continue;
     // An optional key may stand there as a comment.
-    const at = lines.findIndex((line) => new RegExp(`^ *(# )?${key}:( |$)`).test(line));
+    const at = lines.findIndex((line) => new RegExp(`^ *(# *)?(- )?${key}:( |$)`).test(line));
     t.ok(at >= 0, `${path} is there`);
   }
   const undocumented = lines.filter((line, index) => {
     const previous = lines[index - 1]?.trim() ?? '';
-    return /^ {0,6}[a-z_]+: \S/.test(line) && index < lines.indexOf('  deepseek:') && !previous.startsWith('#');
+    return /^ {0,12}[a-z_]+: \S/.test(line) && index < lines.indexOf('  deepseek:') && !previous.startsWith('#');
   });
   t.same(undocumented, [], 'every value of the long part has a comment above it');
 });
@@ -69,6 +77,19 @@ t.test('aiproxy.yaml carries the numbers of the backend that asked for it', asyn
     ['deepseek', 'https://api.deepseek.com', 'ai', 30, 10, 60_000],
     ['fatsecret', 'https://platform.fatsecret.com', null, 30, 10, 30_000],
   ]);
+  t.same(
+    config.upstreams.map(({ cache, coalesce }) => [cache?.http, cache?.rules.map((rule) => rule.match), coalesce]),
+    [
+      [false, [{ methods: ['POST'], paths: ['/v1/embeddings'], operations: [], headers: [] }], true],
+      [undefined, undefined, false],
+      [
+        false,
+        [{ methods: ['GET'], paths: ['/rest/foods/search/*', '/rest/food/v*'], operations: [], headers: [] }],
+        true,
+      ],
+    ],
+    'what it stores is safe to store',
+  );
   const none = Number.POSITIVE_INFINITY;
   t.same(config.limiters, [{ name: 'ai', maxConcurrent: 100, maxQueue: none, queueTimeoutMs: none }]);
 });
@@ -95,6 +116,13 @@ t.test('the JSON Schema lets an editor see the plain mistakes, and takes templat
     }),
     { ...upstream({}), log: { level: '${L}' }, listen: [':1', '${X}'], body_buffer: '64MiB' },
     { ...upstream({}), limiters: { ai: { max_concurrent: 'unlimited', max_queue: 0 } } },
+    upstream({ cache: 'http', coalesce: false }),
+    upstream({ cache: '${C}', coalesce: '${C}' }),
+    upstream({ cache: { http: '${H}', heuristic_fraction: 0.1, rules: [{ ttl: '1h', match: { method: 'POST' } }] } }),
+    upstream({
+      cache: { rules: [{ ttl: '1h', match: { method: ['GET'], header: { 'x-a': '1' } }, statuses: [404] }] },
+    }),
+    { ...upstream({}), cache: { store: 'redis', redis: { url: 'unix:/run/redis.sock' } } },
   ];
   for (const value of good) t.ok(validate(value), JSON.stringify([value, validate.errors]));
   const bad = [
@@ -113,6 +141,15 @@ t.test('the JSON Schema lets an editor see the plain mistakes, and takes templat
     { ...upstream({}), log: { level: 'loud' } },
     { ...upstream({}), limiters: { ai: {} } },
     { ...upstream({}), listen: [] },
+    upstream({ cache: 'htp' }),
+    upstream({ cache: { http: 'yes' } }),
+    upstream({ cache: { heuristic_fraction: 1 } }),
+    upstream({ cache: { rules: [{}] } }),
+    upstream({ cache: { rules: [{ ttl: '1h', tttl: '1h' }] } }),
+    upstream({ cache: { rules: [{ ttl: '1h', statuses: [206] }] } }),
+    upstream({ cache: { rules: [{ ttl: '1h', match: { header: { 'x a': '1' } } }] } }),
+    { ...upstream({}), cache: { redis: {} } },
+    { ...upstream({}), cache: { redis: { url: 'http://a' } } },
   ];
   for (const value of bad) t.notOk(validate(value), JSON.stringify(value));
 });

@@ -21,6 +21,7 @@ const LINE: AccessLine = {
   bytes_out: 500,
   reused: true,
   attempts: 1,
+  cache: null,
   operation: null,
 };
 
@@ -79,7 +80,7 @@ t.test('above level info there are no access lines, whatever log.access says', a
 
 t.test('an access line holds the exchange and nothing else', async (t) => {
   const { lines, out } = capture();
-  const line = { ...LINE, failure: 'upstream_cut', operation: 'chat' } as const;
+  const line = { ...LINE, failure: 'upstream_cut', cache: 'miss', operation: 'chat' } as const;
   new AccessLogger(makeLog('info', out).log, 'all').write(line);
   const { time, ...rest } = JSON.parse(lines[0]!);
   t.type(time, 'string');

@@ -86,7 +86,72 @@ t.test('every family the alert rules may name is there', async (t) => {
     aiproxy_pool_connect_failures_total: 'counter',
     aiproxy_pool_saved_seconds: 'gauge',
     aiproxy_pool_connect_seconds: 'histogram',
+    aiproxy_cache_max_bytes: 'gauge',
+    aiproxy_flights: 'gauge',
+    aiproxy_flight_memory_bytes: 'gauge',
+    aiproxy_cache_requests_total: 'counter',
+    aiproxy_cache_entries: 'gauge',
+    aiproxy_cache_bytes: 'gauge',
+    aiproxy_cache_stores_total: 'counter',
+    aiproxy_cache_evicted_total: 'counter',
+    aiproxy_cache_swept_total: 'counter',
+    aiproxy_cache_invalidated_total: 'counter',
+    aiproxy_cache_too_large_total: 'counter',
+    aiproxy_cache_unshared_total: 'counter',
+    aiproxy_cache_saved_requests_total: 'counter',
+    aiproxy_cache_saved_seconds_total: 'counter',
+    aiproxy_cache_redis_up: 'gauge',
+    aiproxy_cache_redis_gets_total: 'counter',
+    aiproxy_cache_redis_hits_total: 'counter',
+    aiproxy_cache_redis_puts_total: 'counter',
+    aiproxy_cache_redis_errors_total: 'counter',
+    aiproxy_cache_redis_timeouts_total: 'counter',
+    aiproxy_cache_redis_dropped_total: 'counter',
+    aiproxy_cache_redis_rejected_total: 'counter',
   });
+});
+
+t.test('the cache is told by upstream and outcome, and an upstream without one has no line', async (t) => {
+  const snapshot = new FakeStats().stats();
+  const { value, families } = read(renderMetrics(snapshot, fakeTotals()));
+  const cache = snapshot.upstreams.openai!.cache!;
+  const outcomes = {
+    hit: cache.hits,
+    miss: cache.misses,
+    stale: cache.stale,
+    revalidated: cache.revalidated,
+    coalesced: cache.coalesced,
+    bypass: cache.bypassed,
+  };
+  for (const [outcome, n] of Object.entries(outcomes)) {
+    t.equal(value('aiproxy_cache_requests_total', { upstream: 'openai', outcome }), n, outcome);
+  }
+  t.equal(value('aiproxy_cache_entries', { upstream: 'openai' }), cache.entries);
+  t.equal(value('aiproxy_cache_bytes', { upstream: 'openai' }), cache.bytes);
+  t.equal(value('aiproxy_cache_saved_requests_total', { upstream: 'openai' }), cache.saved_requests);
+  t.equal(value('aiproxy_cache_saved_seconds_total', { upstream: 'openai' }), cache.saved_ms / 1000);
+  t.equal(value('aiproxy_cache_max_bytes'), cache.max_bytes, 'of all together: no label');
+  t.equal(value('aiproxy_flights'), snapshot.cache.flights);
+  t.equal(value('aiproxy_cache_redis_up'), 1);
+  t.equal(value('aiproxy_cache_redis_timeouts_total'), 17);
+  t.equal(value('aiproxy_cache_entries', { upstream: 'deepseek' }), undefined);
+  for (const [name, { series }] of families) {
+    if (name.startsWith('aiproxy_cache_'))
+      t.notOk(
+        [...series.keys()].some((key) => key.includes('deepseek')),
+        name,
+      );
+  }
+});
+
+t.test('a shared store that is away is 0, one that is not configured has no line', async (t) => {
+  const snapshot = new FakeStats().stats();
+  for (const state of ['down', 'connecting'] as const) {
+    snapshot.cache.redis!.state = state;
+    t.equal(read(renderMetrics(snapshot, fakeTotals())).value('aiproxy_cache_redis_up'), 0, state);
+  }
+  snapshot.cache.redis = null;
+  t.notMatch(renderMetrics(snapshot, fakeTotals()), /redis/);
 });
 
 t.test('buckets become cumulative, in seconds, and +Inf is the count', async (t) => {
@@ -122,6 +187,7 @@ t.test('a process that has seen nothing writes no empty family and no invented z
   const { families, value } = read(renderMetrics(new FakeStats(false).stats(), { upstreams: {}, limiters: {} }));
   t.notOk(families.has('aiproxy_requests_total'));
   t.notOk(families.has('aiproxy_request_duration_seconds'));
+  t.notOk(families.has('aiproxy_cache_redis_up'));
   t.equal(value('aiproxy_retries_total', { upstream: 'openai' }), 0);
 });
 

@@ -155,6 +155,19 @@ t.test('a large piece is not copied, and comes out the same', async (t) => {
   t.ok(chunked.text.endsWith(`1\r\na\r\n9c40\r\n${large}\r\n9c40\r\n${large}\r\n0\r\n\r\n`));
 });
 
+t.test('a stored body is sent by reference, however small', async (t) => {
+  const chunks: unknown[] = [];
+  const sink = { cork() {}, uncork() {}, write: (chunk: unknown) => chunks.push(chunk) > 0 };
+  const writer = new AnswerWriter(sink as unknown as Socket);
+  const body = Buffer.from('ok');
+  writer.begin(200, '', [...DATE, ...TWO], KEPT, true);
+  writer.finish(body);
+  t.equal(chunks[1], body, 'the very buffer');
+  writer.begin(200, '', [...DATE, ...TWO], KEPT);
+  writer.finish(body);
+  t.not(chunks[2], body, 'another answer pays for one write with a copy');
+});
+
 t.test('the head leaves alone when it is told to, once', async (t) => {
   const sink = new Sink();
   const writer = new AnswerWriter(sink as unknown as Socket);

@@ -1,0 +1,78 @@
+// Finds the part of the form that a path leads to: its keys, and what it says about itself.
+
+import { z } from 'zod';
+import { form } from './form.ts';
+import type { Path } from './path.ts';
+
+/** zod's own description of a schema, as far as it is needed to walk through sections. */
+interface Definition {
+  readonly type?: string;
+  readonly shape?: Readonly<Record<string, unknown>>;
+  readonly valueType?: unknown;
+  readonly element?: unknown;
+  readonly innerType?: unknown;
+  readonly in?: unknown;
+}
+
+/** The keys of the section at the path; none where there is no section. */
+export function keysAt(path: Path): Readonly<Record<string, unknown>> {
+  return keysBelow(schemaAt(path));
+}
+
+/** The keys of a section, or of the sections in a list. */
+export function keysBelow(schema: unknown): Readonly<Record<string, unknown>> {
+  const { shape, element } = unwrap(schema);
+  return shape ?? (element === undefined ? {} : keysBelow(element));
+}
+
+export function isList(schema: unknown): boolean {
+  return unwrap(schema).element !== undefined;
+}
+
+/** Left out, it means nothing: there is no section of defaults in its place. */
+export function isOptional(path: Path): boolean {
+  return definitionOf(schemaAt(path)).type === 'optional';
+}
+
+/** Its value is never shown. */
+export function isSecret(path: Path): boolean {
+  return metaAt(path, 'writeOnly') === true;
+}
+
+/** The word that may stand for a section, meaning `{ word: true }`. */
+export function shorthandAt(path: Path): string | undefined {
+  return metaAt(path, 'shorthand') as string | undefined;
+}
+
+function schemaAt(path: Path): unknown {
+  let schema: unknown = form;
+  for (const key of path) {
+    const { shape, valueType, element } = unwrap(schema);
+    if (shape) schema = Object.hasOwn(shape, key) ? shape[key] : undefined;
+    else schema = valueType ?? element;
+  }
+  return schema;
+}
+
+function metaAt(path: Path, name: string): unknown {
+  for (let schema = schemaAt(path); schema !== undefined; schema = innerOf(schema)) {
+    const meta = z.globalRegistry.get(schema as z.ZodType)?.[name];
+    if (meta !== undefined) return meta;
+  }
+  return undefined;
+}
+
+/** Through defaults, options and transforms to the section or list itself. */
+function unwrap(schema: unknown): Definition {
+  const inner = innerOf(schema);
+  return inner === undefined ? definitionOf(schema) : unwrap(inner);
+}
+
+function innerOf(schema: unknown): unknown {
+  const { innerType, in: input } = definitionOf(schema);
+  return innerType ?? input;
+}
+
+function definitionOf(schema: unknown): Definition {
+  return (schema as { _zod?: { def: Definition } } | undefined)?._zod?.def ?? {};
+}

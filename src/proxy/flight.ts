@@ -1,0 +1,531 @@
+// One fetch shared by identical requests: the client of an exchange of its own, to which the clients' exchanges are followers.
+//
+//   coalesce → Flight ─ its exchange ─ acquire → dispatch → Attempt
+//                │  begin, write…, finish
+//                ├→ Seat → exchange of the request that began it     each at its own pace, from what the flight holds
+//                ├→ Seat → exchange of a twin
+//                └→ the store, when the answer is whole
+//
+// It flies while anyone follows. It holds the answer from its beginning while that may be stored or joined, else from where the
+// slowest follower is; when that one is `flight_buffer` behind, the upstream is paused.
+
+import type { AnswerCache } from '../cache/answer-cache.ts';
+import type { Appraisal, Times } from '../cache/appraise.ts';
+import { describesSame, notModified, notModifiedHeaders } from '../cache/conditional.ts';
+import { dated } from '../cache/dates.ts';
+import { parseDirectives } from '../cache/directives.ts';
+import { Entry } from '../cache/entry.ts';
+import type { Flying } from '../cache/flight-table.ts';
+import { judge, mayServeOnError } from '../cache/judge.ts';
+import type { RequestFields } from '../cache/request-fields.ts';
+import { varyNames, varyValues } from '../cache/vary.ts';
+import { FAILURES, type FailureCode } from '../errors.ts';
+import { valuesOf } from '../fields.ts';
+import type { RequestHead } from '../http/request-head.ts';
+import type { CacheUse } from './cache-use.ts';
+import type { Client, ClientListener } from './client.ts';
+import type { Exchange } from './exchange.ts';
+import { Pieces } from './pieces.ts';
+import { mayBeShared } from './reuse.ts';
+import { Seat } from './seat.ts';
+import { serve } from './serve.ts';
+
+/** How long twins of an answer that was not for sharing do not wait for each other. */
+const MARK_MS = 10_000;
+/** An answer nobody wants is read to its end up to here. */
+const SHORT_BYTES = 64 * 1024;
+/** What these find wrong may be in a field that is not part of the key. */
+const OF_ONE_REQUEST = new Set([400, 406, 408, 411, 412, 413, 414, 415, 416, 417, 421, 431]);
+
+/** The head of the answer, for all followers. */
+interface Head {
+  readonly status: number;
+  readonly reason: string;
+  /** As the upstream sent them, and without Set-Cookie for those whose request it was not. */
+  readonly headers: readonly string[];
+  readonly shared: readonly string[];
+  readonly vary: readonly string[];
+}
+
+export class Flight implements Client, Flying {
+  readonly key: string;
+  readonly upstream: string;
+  readonly uri: string;
+  next: this | null = null;
+  // What the exchange asks of its client.
+  readonly method: string;
+  readonly url: string;
+  readonly head: RequestHead;
+  readonly http10 = false;
+  readonly unsent = 0;
+  listener: ClientListener | null = null;
+
+  /** The store that all sidecars share is asked first; and it alone, for only-if-cached. */
+  readonly asksRemote: boolean;
+  readonly asksOnlyStores: boolean;
+  readonly #cache: AnswerCache;
+  readonly #exchange: Exchange;
+  /** The request that began it. */
+  readonly #use: CacheUse;
+  readonly #leaderPairs: readonly string[];
+  #leader: Seat | null = null;
+  /** A stored answer that the upstream is asked about. */
+  readonly #validating: Entry | null;
+  /** Goes on without followers: it renews a stored answer, or fetches one that is to be stored. */
+  #goesOn: boolean;
+  #outdated = false;
+  readonly #seats = new Set<Seat>();
+  readonly pieces: Pieces;
+  #answer: Head | null = null;
+  #appraisal: (Appraisal & { storable: true }) | null = null;
+  #requestAt = 0;
+  #responseAt = 0;
+  #headAt = 0;
+  readonly #pace: number[] | null;
+  #over = false;
+
+  /**
+   * @param use of the request that begins it
+   * @param makeExchange the exchange whose client this flight is
+   */
+  constructor(
+    cache: AnswerCache,
+    use: CacheUse,
+    leader: Exchange,
+    head: RequestHead,
+    background: boolean,
+    makeExchange: (flight: Flight) => Exchange,
+  ) {
+    this.key = use.key;
+    this.upstream = cache.upstream;
+    this.uri = use.uri;
+    this.asksRemote = !background && mayBeShared(cache, use);
+    this.asksOnlyStores = use.fields.onlyIfCached;
+    // A HEAD that meets a stale answer has the whole of it renewed.
+    this.method = leader.client.method === 'HEAD' ? 'GET' : leader.client.method;
+    this.url = leader.client.url;
+    this.head = head;
+    this.#cache = cache;
+    this.#use = use;
+    this.#leaderPairs = leader.head.forward;
+    this.#validating = use.entry;
+    this.#goesOn = background;
+    const { flightMemory, flightBufferBytes } = leader.shared;
+    this.pieces = new Pieces(flightMemory, flightBufferBytes, cache.maxEntryBytes(use.rule));
+    this.#pace = use.rule?.config.pace === 'recorded' ? [] : null;
+    this.#exchange = makeExchange(this);
+  }
+
+  get exchange(): Exchange {
+    return this.#exchange;
+  }
+
+  get cache(): AnswerCache {
+    return this.#cache;
+  }
+
+  /** For the shared store, which knows only hashes of them. */
+  varyValues(names: readonly string[]): readonly string[] {
+    return varyValues(names, this.#leaderPairs);
+  }
+
+  get over(): boolean {
+    return this.#over;
+  }
+
+  get followers(): number {
+    return this.#seats.size;
+  }
+
+  // ---- followers
+
+  /** May a request follow from here on? */
+  canJoin({ head, cacheUse }: Exchange): boolean {
+    if (this.#over || this.#seats.size >= this.#exchange.shared.flightWaiters) return false;
+    const answer = this.#answer;
+    // Until the head is here the answer is newer than any request that waits for it, also one that wants the upstream's word.
+    if (!answer) return this.#isVariant(head.forward, this.#use.vary);
+    return this.pieces.complete && this.#isVariant(head.forward, answer.vary) && this.#isFreshFor(cacheUse!.fields);
+  }
+
+  /** Were it stored already, it would be a hit. */
+  #isFreshFor(fields: RequestFields): boolean {
+    const appraisal = this.#appraisal;
+    const now = this.#exchange.shared.wallClock();
+    return (
+      appraisal !== null && judge({ terms: appraisal.terms, responseAt: this.#responseAt }, fields, now) === 'fresh'
+    );
+  }
+
+  outdated(): void {
+    this.#outdated = true;
+    this.pieces.record = false;
+    this.pieces.joinable = false;
+  }
+
+  join(exchange: Exchange, isLeader: boolean): void {
+    const seat = new Seat(this, exchange);
+    if (isLeader) this.#leader = seat;
+    this.#seats.add(seat);
+    exchange.follow(seat);
+    if (this.#answer) {
+      this.#beginFor(seat, this.#answer);
+      seat.resume();
+    }
+  }
+
+  /** Its client left, or it goes on its own. The last one takes the flight along. */
+  leave(seat: Seat): void {
+    if (!this.#seats.delete(seat)) return;
+    if (this.#leader === seat) this.#leader = null;
+    if (this.#over) {
+      if (this.#seats.size === 0) this.pieces.release();
+      return;
+    }
+    this.moved();
+    if (this.#seats.size === 0 && !this.#goesOn) this.#exchange.fail('client_gone', '');
+  }
+
+  /** A follower has come closer, or left: what nobody needs any more goes, and the upstream may go on. */
+  moved(): void {
+    let behind = 0;
+    let least = this.pieces.count;
+    for (const seat of this.#seats) {
+      if (seat.next < least) least = seat.next;
+      const lag = this.pieces.lag(seat.next, seat.sent);
+      if (lag > behind) behind = lag;
+    }
+    this.pieces.behind = behind;
+    this.pieces.trim(least);
+    if (!this.#over && this.pieces.hasRoom) this.listener?.drained();
+  }
+
+  #isVariant(pairs: readonly string[], vary: readonly string[]): boolean {
+    if (vary.length === 0) return true;
+    const wanted = varyValues(vary, pairs);
+    return varyValues(vary, this.#leaderPairs).every((value, i) => value === wanted[i]);
+  }
+
+  // ---- the exchange's client
+
+  readBody(): void {}
+  pauseBody(): void {}
+  resumeBody(): void {}
+
+  interim(status: number, reason: string, headers: readonly string[]): void {
+    for (const seat of [...this.#seats]) seat.exchange.interim(status, reason, headers);
+  }
+
+  begin(status: number, reason: string, headers: string[]): void {
+    const exchange = this.#exchange;
+    if (exchange.failure) return; // an answer of ours: finish() tells the followers what happened
+    const { shared } = exchange;
+    this.#responseAt = shared.wallClock();
+    this.#headAt = shared.now();
+    this.#requestAt = this.#responseAt - Math.max(0, this.#headAt - exchange.dispatchedAt);
+    if (status === 304 && this.#validating) this.#renewed(this.#validating, headers);
+    else if (isError(status, this.#use) && this.#staleInstead(status, '')) {
+      // A short error is read to its end, for the connection's sake.
+      if (declaredLength(headers) > SHORT_BYTES) exchange.dismiss();
+    } else this.#landed(status, reason, headers);
+  }
+
+  /** The upstream says that what is stored still holds (RFC 9111 section 4.3.4). */
+  #renewed(stored: Entry, headers: readonly string[]): void {
+    if (!describesSame(stored, headers, '304')) {
+      this.#cache.drop(stored);
+      this.#apart('other_validator');
+      return;
+    }
+    if (this.#outdated) {
+      this.#apart('outdated');
+      return;
+    }
+    const { rule, fields } = this.#use;
+    const entry = this.#cache.renew(stored, headers, rule, fields, this.#leaderPairs, this.#times());
+    if (!entry) {
+      this.#apart('not_storable');
+      return;
+    }
+    this.#land();
+    this.#serveAll(entry, 'revalidated', 304, '');
+  }
+
+  /** @param status of the upstream's answer, 0 = it gave none; `detail` says what happened instead */
+  #serveAll(entry: Entry, outcome: 'stale' | 'revalidated', status: number, detail: string): void {
+    for (const seat of [...this.#seats]) {
+      const { exchange } = seat;
+      const use = exchange.cacheUse!;
+      use.outcome = outcome;
+      use.wasForwarded = true;
+      use.forwardStatus = status;
+      use.detail = detail;
+      use.collapsed = seat !== this.#leader;
+      exchange.tookFrom(this.#exchange, seat === this.#leader);
+      seat.rise();
+      if (!serve(exchange, use, entry)) exchange.goAlone(use.detail);
+    }
+  }
+
+  /** @returns false when nobody may be answered with the stale entry */
+  #staleInstead(status: number, detail: string): boolean {
+    const entry = this.#validating;
+    if (!entry) return false;
+    const now = this.#exchange.shared.wallClock();
+    for (const seat of this.#seats) if (!mayServeOnError(entry, seat.exchange.cacheUse!.fields, now)) return false;
+    this.#land();
+    this.#serveAll(entry, 'stale', status, detail);
+    return true;
+  }
+
+  #times(): Times {
+    return { requestAt: this.#requestAt, responseAt: this.#responseAt };
+  }
+
+  #landed(status: number, reason: string, headers: readonly string[]): void {
+    const { answerIsDelimited } = this.#exchange;
+    const { flights, now } = this.#exchange.shared;
+    const { rule, fields } = this.#use;
+    const appraisal = this.#cache.appraise(rule, this.method, fields, status, headers, this.#times());
+    // Without a length or chunks a crash of the upstream looks like the end of its answer.
+    const storable = appraisal.storable && answerIsDelimited && !this.#outdated && this.#fits(headers);
+    if (appraisal.storable) this.#appraisal = appraisal;
+    // Also of an answer that is not stored: an error, or where nothing is.
+    const names = varyNames(headers);
+    const vary = Array.isArray(names) ? names : [];
+    // What may not be stored (Set-Cookie, the fields of a qualified private) is not for the others either.
+    const shared = appraisal.storable ? appraisal.headers.concat(pairsOf(headers, 'age')) : withoutSetCookie(headers);
+    const answer: Head = { status, reason, headers, shared, vary };
+    this.#answer = answer;
+    const forAll = isShareable(status, headers, appraisal, this.#cache);
+    // Who comes later than its head may only have what would be a hit if it were stored already.
+    const open = forAll && !this.#outdated && isFresh(appraisal);
+    this.pieces.record = storable;
+    this.pieces.joinable = open;
+    if (!open) flights.close(this);
+    if (!forAll && status < 400) flights.mark(this.key, now() + MARK_MS);
+    for (const seat of [...this.#seats]) {
+      if (seat === this.#leader) this.#beginFor(seat, answer, storable);
+      else if (!forAll) seat.exchange.goAlone(appraisal.storable ? 'not_shared' : appraisal.why);
+      else if (!this.#isVariant(seat.exchange.head.forward, vary)) {
+        seat.rise();
+        seat.exchange.cacheUse!.vary = vary;
+        seat.exchange.rewind(1);
+      } else this.#beginFor(seat, answer);
+    }
+    const declared = declaredLength(headers);
+    if (Number.isFinite(declared)) this.#endIfUseless(declared);
+  }
+
+  /** Nobody wants the rest, and it is not short. */
+  #endIfUseless(bytes: number): void {
+    if (this.#over || this.#seats.size > 0 || this.pieces.record || bytes <= SHORT_BYTES) return;
+    this.#land();
+    this.pieces.release();
+    this.#exchange.dismiss();
+  }
+
+  #fits(headers: readonly string[]): boolean {
+    const declared = declaredLength(headers);
+    const fits = declared === Number.POSITIVE_INFINITY || declared <= this.pieces.maxRecorded;
+    if (!fits && this.#cache.stores) this.#cache.counters.tooLarge++;
+    return fits && this.#cache.stores;
+  }
+
+  #beginFor(seat: Seat, answer: Head, stored = false): void {
+    const { exchange } = seat;
+    const use = exchange.cacheUse!;
+    const isLeader = seat === this.#leader;
+    use.stored = stored;
+    use.collapsed = !isLeader;
+    use.outcome = isLeader ? 'miss' : 'coalesced';
+    const { counters } = this.#cache;
+    if (isLeader) counters.misses++;
+    else {
+      counters.coalesced++;
+      counters.savedRequests++;
+    }
+    exchange.tookFrom(this.#exchange, isLeader);
+    if (this.#isKnownTo(exchange)) {
+      if (this.pieces.record) this.#goesOn = true;
+      seat.rise();
+      exchange.answer(304, '', notModifiedHeaders(answer.shared));
+      exchange.finish(null);
+    } else exchange.answer(answer.status, answer.reason, (isLeader ? answer.headers : answer.shared).slice());
+  }
+
+  /** The client's own condition was kept from the upstream, so that the answer is whole; it is judged here. */
+  #isKnownTo({ cacheUse }: Exchange): boolean {
+    const { ifNoneMatch, ifModifiedSince } = cacheUse!.fields;
+    if (ifNoneMatch === '' && ifModifiedSince === '') return false;
+    const appraisal = this.#appraisal;
+    return (
+      appraisal !== null &&
+      notModified({ ...this.#answer!, terms: appraisal.terms, responseAt: this.#responseAt }, cacheUse!.fields)
+    );
+  }
+
+  write(chunk: Buffer): boolean {
+    if (!this.#answer) return true; // of an answer nobody wants: a stale one was served
+    this.#add(chunk);
+    for (const seat of this.#seats) seat.push(chunk);
+    this.moved();
+    this.#endIfUseless(this.pieces.bytes);
+    return this.pieces.hasRoom;
+  }
+
+  #add(chunk: Buffer): void {
+    this.pieces.add(chunk);
+    if (this.pieces.record) this.#pace?.push(this.pieces.bytes, this.#exchange.shared.now() - this.#headAt);
+  }
+
+  finish(last: Buffer | null): void {
+    const { failure, failureDetail } = this.#exchange;
+    if (failure) {
+      this.#failed(failure, failureDetail);
+      return;
+    }
+    if (this.#over) return; // everybody was served from what is stored
+    if (last && this.#answer) this.#add(last);
+    this.#store();
+    this.#land();
+    for (const seat of [...this.#seats]) seat.end(last);
+    if (this.#seats.size === 0) this.pieces.release();
+    else this.pieces.trimTo(this.#seats);
+  }
+
+  /** The answer was cut, or the last follower has left. */
+  abort(): void {
+    this.#failed(this.#exchange.failure ?? 'internal_error', this.#exchange.failureDetail);
+  }
+
+  #failed(code: FailureCode, detail: string): void {
+    if (this.#over) return;
+    // What is wrong with one client's request is nobody else's business.
+    const isTheirs = FAILURES[code].side !== 'client';
+    if (!this.#answer && isTheirs && this.#staleInstead(0, code)) return;
+    this.#land();
+    for (const seat of [...this.#seats]) {
+      if (seat !== this.#leader && !isTheirs) {
+        seat.exchange.goAlone('failed');
+        continue;
+      }
+      if (!seat.exchange.begun) this.#cache.counters.misses++;
+      seat.exchange.tookFrom(this.#exchange, seat === this.#leader);
+      seat.exchange.fail(code, detail);
+    }
+    this.pieces.release();
+  }
+
+  /** All that was fetched becomes an entry. */
+  #store(): void {
+    const appraisal = this.#appraisal;
+    const answer = this.#answer;
+    if (!appraisal || !answer || !this.pieces.record) {
+      if (appraisal && this.pieces.overflowed && this.#cache.stores) this.#cache.counters.tooLarge++;
+      return;
+    }
+    const { shared, dispatchedAt } = this.#exchange;
+    this.#cache.store(
+      new Entry({
+        key: this.key,
+        upstream: this.#cache.upstream,
+        uri: this.#use.uri,
+        status: answer.status,
+        reason: answer.reason,
+        headers: dated(appraisal.headers, this.#responseAt),
+        body: this.pieces.whole(),
+        requestAt: this.#requestAt,
+        responseAt: this.#responseAt,
+        terms: appraisal.terms,
+        vary: appraisal.vary,
+        varyValues: varyValues(appraisal.vary, this.#leaderPairs),
+        costMs: Math.max(0, shared.now() - dispatchedAt),
+        pace: this.#pace,
+      }),
+    );
+  }
+
+  /** An answer of the other store that this request does not know yet, and that nothing has changed since it was asked for. */
+  isNews(entry: Entry): boolean {
+    return !this.#outdated && (this.#validating === null || entry.responseAt > this.#validating.responseAt);
+  }
+
+  /** The other store had it: everybody looks again, and nobody asks there twice. */
+  recalled(entry: Entry): void {
+    this.#land();
+    this.#cache.adopt(entry);
+    const body = this.#exchange.takeBody();
+    for (const seat of [...this.#seats]) {
+      const { exchange } = seat;
+      const use = exchange.cacheUse!;
+      if (seat === this.#leader) {
+        exchange.body = body;
+        use.recalled = true;
+      }
+      seat.rise();
+      use.offered = entry;
+      exchange.rewind(2);
+    }
+    this.#exchange.dismiss();
+  }
+
+  /** No answer that could be shared: the one whose request it was too asks on its own, plainly. */
+  #apart(why: string): void {
+    this.#land();
+    if (this.#leader) this.#leader.exchange.body = this.#exchange.takeBody();
+    for (const seat of [...this.#seats]) seat.exchange.goAlone(why);
+  }
+
+  #land(): void {
+    this.#over = true;
+    this.#exchange.shared.flights.remove(this);
+  }
+
+  stop(): void {
+    if (!this.#over) this.#exchange.fail('draining', '');
+  }
+}
+
+/** RFC 5861 section 4 for what is stored by the RFC; a rule means every sign that the upstream has a bad day. */
+function isError(status: number, use: CacheUse): boolean {
+  if (use.rule) return status === 429 || status >= 500;
+  return status === 500 || status === 502 || status === 503 || status === 504;
+}
+
+/** May those whose request it was not have this answer too? */
+function isShareable(status: number, headers: readonly string[], appraisal: Appraisal, cache: AnswerCache): boolean {
+  if (appraisal.storable) return true;
+  if (OF_ONE_REQUEST.has(status)) return false;
+  // A bad answer for one is a bad answer for his twins: no stampede. What a credential is refused is not for other credentials.
+  if (status === 429 || status >= 500) return cache.partitioned || !isDeclaredPrivate(headers);
+  if (status >= 400) return cache.partitioned;
+  // Nothing is stored here, so it need not be storable: it is as fresh as an answer of their own.
+  return !cache.stores && !appraisal.isPrivate;
+}
+
+function isDeclaredPrivate(headers: readonly string[]): boolean {
+  return parseDirectives(valuesOf(headers, 'cache-control')).has('private');
+}
+
+/** It could be used for a request that comes now. */
+function isFresh(appraisal: Appraisal): boolean {
+  return (
+    appraisal.storable && !appraisal.terms.alwaysValidate && appraisal.terms.lifetimeMs > appraisal.terms.initialAgeMs
+  );
+}
+
+/** Infinity = not declared */
+function declaredLength(headers: readonly string[]): number {
+  const [declared] = valuesOf(headers, 'content-length');
+  return declared === undefined ? Number.POSITIVE_INFINITY : Number(declared);
+}
+
+function pairsOf(headers: readonly string[], lower: string): string[] {
+  return valuesOf(headers, lower).flatMap((value) => [lower, value]);
+}
+
+function withoutSetCookie(headers: readonly string[]): readonly string[] {
+  if (valuesOf(headers, 'set-cookie').length === 0) return headers;
+  return headers.filter((_, i) => headers[i - (i % 2)]!.toLowerCase() !== 'set-cookie');
+}
