@@ -10,17 +10,13 @@
 // slowest follower is; when that one is `flight_buffer` behind, the upstream is paused.
 
 import type { AnswerCache } from '../cache/answer-cache.ts';
-import type { Appraisal, Times } from '../cache/appraise.ts';
-import { describesSame, notModified, notModifiedHeaders } from '../cache/conditional.ts';
-import { dated } from '../cache/dates.ts';
-import { parseDirectives } from '../cache/directives.ts';
-import { Entry } from '../cache/entry.ts';
+import type { Times } from '../cache/appraise.ts';
+import { describesSame, notModifiedHeaders } from '../cache/conditional.ts';
+import type { Entry } from '../cache/entry.ts';
 import type { Flying } from '../cache/flight-table.ts';
-import { judge, mayServeOnError } from '../cache/judge.ts';
-import type { RequestFields } from '../cache/request-fields.ts';
-import { varyNames, varyValues } from '../cache/vary.ts';
+import { mayServeOnError } from '../cache/judge.ts';
+import { varyValues } from '../cache/vary.ts';
 import { FAILURES, type FailureCode } from '../errors.ts';
-import { valuesOf } from '../fields.ts';
 import type { RequestHead } from '../http/request-head.ts';
 import type { CacheUse } from './cache-use.ts';
 import type { Client, ClientListener } from './client.ts';
@@ -29,23 +25,12 @@ import { Pieces } from './pieces.ts';
 import { mayBeShared } from './reuse.ts';
 import { Seat } from './seat.ts';
 import { serve } from './serve.ts';
+import { declaredLength, isBadDay, SharedAnswer } from './shared-answer.ts';
 
 /** How long twins of an answer that was not for sharing do not wait for each other. */
 const MARK_MS = 10_000;
 /** An answer nobody wants is read to its end up to here. */
 const SHORT_BYTES = 64 * 1024;
-/** What these find wrong may be in a field that is not part of the key. */
-const OF_ONE_REQUEST = new Set([400, 406, 408, 411, 412, 413, 414, 415, 416, 417, 421, 431]);
-
-/** The head of the answer, for all followers. */
-interface Head {
-  readonly status: number;
-  readonly reason: string;
-  /** As the upstream sent them, and without Set-Cookie for those whose request it was not. */
-  readonly headers: readonly string[];
-  readonly shared: readonly string[];
-  readonly vary: readonly string[];
-}
 
 export class Flight implements Client, Flying {
   readonly key: string;
@@ -76,10 +61,7 @@ export class Flight implements Client, Flying {
   #outdated = false;
   readonly #seats = new Set<Seat>();
   readonly pieces: Pieces;
-  #answer: Head | null = null;
-  #appraisal: (Appraisal & { storable: true }) | null = null;
-  #requestAt = 0;
-  #responseAt = 0;
+  #answer: SharedAnswer | null = null;
   #headAt = 0;
   readonly #pace: number[] | null;
   #over = false;
@@ -145,15 +127,9 @@ export class Flight implements Client, Flying {
     const answer = this.#answer;
     // Until the head is here the answer is newer than any request that waits for it, also one that wants the upstream's word.
     if (!answer) return this.#isVariant(head.forward, this.#use.vary);
-    return this.pieces.complete && this.#isVariant(head.forward, answer.vary) && this.#isFreshFor(cacheUse!.fields);
-  }
-
-  /** Were it stored already, it would be a hit. */
-  #isFreshFor(fields: RequestFields): boolean {
-    const appraisal = this.#appraisal;
     const now = this.#exchange.shared.wallClock();
     return (
-      appraisal !== null && judge({ terms: appraisal.terms, responseAt: this.#responseAt }, fields, now) === 'fresh'
+      this.pieces.complete && this.#isVariant(head.forward, answer.vary) && answer.isFreshFor(cacheUse!.fields, now)
     );
   }
 
@@ -220,18 +196,18 @@ export class Flight implements Client, Flying {
     const exchange = this.#exchange;
     if (exchange.failure) return; // an answer of ours: finish() tells the followers what happened
     const { shared } = exchange;
-    this.#responseAt = shared.wallClock();
     this.#headAt = shared.now();
-    this.#requestAt = this.#responseAt - Math.max(0, this.#headAt - exchange.dispatchedAt);
-    if (status === 304 && this.#validating) this.#renewed(this.#validating, headers);
-    else if (isError(status, this.#use) && this.#staleInstead(status, '')) {
+    const responseAt = shared.wallClock();
+    const times = { requestAt: responseAt - Math.max(0, this.#headAt - exchange.dispatchedAt), responseAt };
+    if (status === 304 && this.#validating) this.#renewed(this.#validating, headers, times);
+    else if (isBadDay(status, this.#use.rule !== null) && this.#staleInstead(status, '')) {
       // A short error is read to its end, for the connection's sake.
       if (declaredLength(headers) > SHORT_BYTES) exchange.dismiss();
-    } else this.#landed(status, reason, headers);
+    } else this.#landed(new SharedAnswer(this.#cache, this.#use, this.method, status, reason, headers, times));
   }
 
   /** The upstream says that what is stored still holds (RFC 9111 section 4.3.4). */
-  #renewed(stored: Entry, headers: readonly string[]): void {
+  #renewed(stored: Entry, headers: readonly string[], times: Times): void {
     if (!describesSame(stored, headers, '304')) {
       this.#cache.drop(stored);
       this.#apart('other_validator');
@@ -242,7 +218,7 @@ export class Flight implements Client, Flying {
       return;
     }
     const { rule, fields } = this.#use;
-    const entry = this.#cache.renew(stored, headers, rule, fields, this.#leaderPairs, this.#times());
+    const entry = this.#cache.renew(stored, headers, rule, fields, this.#leaderPairs, times);
     if (!entry) {
       this.#apart('not_storable');
       return;
@@ -278,43 +254,30 @@ export class Flight implements Client, Flying {
     return true;
   }
 
-  #times(): Times {
-    return { requestAt: this.#requestAt, responseAt: this.#responseAt };
-  }
-
-  #landed(status: number, reason: string, headers: readonly string[]): void {
-    const { answerIsDelimited } = this.#exchange;
+  /** The head of an answer is here: who may have it, and is it stored? */
+  #landed(answer: SharedAnswer): void {
     const { flights, now } = this.#exchange.shared;
-    const { rule, fields } = this.#use;
-    const appraisal = this.#cache.appraise(rule, this.method, fields, status, headers, this.#times());
-    // Without a length or chunks a crash of the upstream looks like the end of its answer.
-    const storable = appraisal.storable && answerIsDelimited && !this.#outdated && this.#fits(headers);
-    if (appraisal.storable) this.#appraisal = appraisal;
-    // Also of an answer that is not stored: an error, or where nothing is.
-    const names = varyNames(headers);
-    const vary = Array.isArray(names) ? names : [];
-    // What may not be stored (Set-Cookie, the fields of a qualified private) is not for the others either.
-    const shared = appraisal.storable ? appraisal.headers.concat(pairsOf(headers, 'age')) : withoutSetCookie(headers);
-    const answer: Head = { status, reason, headers, shared, vary };
     this.#answer = answer;
-    const forAll = isShareable(status, headers, appraisal, this.#cache);
+    // Without a length or chunks a crash of the upstream looks like the end of its answer.
+    const isStored =
+      answer.appraisal.storable && this.#exchange.answerIsDelimited && !this.#outdated && this.#fits(answer);
+    const forAll = answer.isForAll(this.#cache);
     // Who comes later than its head may only have what would be a hit if it were stored already.
-    const open = forAll && !this.#outdated && isFresh(appraisal);
-    this.pieces.record = storable;
+    const open = forAll && !this.#outdated && answer.isFresh;
+    this.pieces.record = isStored;
     this.pieces.joinable = open;
     if (!open) flights.close(this);
-    if (!forAll && status < 400) flights.mark(this.key, now() + MARK_MS);
+    if (!forAll && answer.status < 400) flights.mark(this.key, now() + MARK_MS);
     for (const seat of [...this.#seats]) {
-      if (seat === this.#leader) this.#beginFor(seat, answer, storable);
-      else if (!forAll) seat.exchange.goAlone(appraisal.storable ? 'not_shared' : appraisal.why);
-      else if (!this.#isVariant(seat.exchange.head.forward, vary)) {
+      if (seat === this.#leader) this.#beginFor(seat, answer, isStored);
+      else if (!forAll) seat.exchange.goAlone(answer.why);
+      else if (!this.#isVariant(seat.exchange.head.forward, answer.vary)) {
         seat.rise();
-        seat.exchange.cacheUse!.vary = vary;
+        seat.exchange.cacheUse!.vary = answer.vary;
         seat.exchange.rewind(1);
       } else this.#beginFor(seat, answer);
     }
-    const declared = declaredLength(headers);
-    if (Number.isFinite(declared)) this.#endIfUseless(declared);
+    if (Number.isFinite(answer.declaredLength)) this.#endIfUseless(answer.declaredLength);
   }
 
   /** Nobody wants the rest, and it is not short. */
@@ -325,14 +288,13 @@ export class Flight implements Client, Flying {
     this.#exchange.dismiss();
   }
 
-  #fits(headers: readonly string[]): boolean {
-    const declared = declaredLength(headers);
-    const fits = declared === Number.POSITIVE_INFINITY || declared <= this.pieces.maxRecorded;
+  #fits({ declaredLength }: SharedAnswer): boolean {
+    const fits = declaredLength === Number.POSITIVE_INFINITY || declaredLength <= this.pieces.maxRecorded;
     if (!fits && this.#cache.stores) this.#cache.counters.tooLarge++;
     return fits && this.#cache.stores;
   }
 
-  #beginFor(seat: Seat, answer: Head, stored = false): void {
+  #beginFor(seat: Seat, answer: SharedAnswer, stored = false): void {
     const { exchange } = seat;
     const use = exchange.cacheUse!;
     const isLeader = seat === this.#leader;
@@ -346,23 +308,12 @@ export class Flight implements Client, Flying {
       counters.savedRequests++;
     }
     exchange.tookFrom(this.#exchange, isLeader);
-    if (this.#isKnownTo(exchange)) {
+    if (answer.isKnownTo(use.fields)) {
       if (this.pieces.record) this.#goesOn = true;
       seat.rise();
       exchange.answer(304, '', notModifiedHeaders(answer.shared));
       exchange.finish(null);
     } else exchange.answer(answer.status, answer.reason, (isLeader ? answer.headers : answer.shared).slice());
-  }
-
-  /** The client's own condition was kept from the upstream, so that the answer is whole; it is judged here. */
-  #isKnownTo({ cacheUse }: Exchange): boolean {
-    const { ifNoneMatch, ifModifiedSince } = cacheUse!.fields;
-    if (ifNoneMatch === '' && ifModifiedSince === '') return false;
-    const appraisal = this.#appraisal;
-    return (
-      appraisal !== null &&
-      notModified({ ...this.#answer!, terms: appraisal.terms, responseAt: this.#responseAt }, cacheUse!.fields)
-    );
   }
 
   write(chunk: Buffer): boolean {
@@ -419,31 +370,14 @@ export class Flight implements Client, Flying {
 
   /** All that was fetched becomes an entry. */
   #store(): void {
-    const appraisal = this.#appraisal;
     const answer = this.#answer;
-    if (!appraisal || !answer || !this.pieces.record) {
-      if (appraisal && this.pieces.overflowed && this.#cache.stores) this.#cache.counters.tooLarge++;
+    if (!answer || !this.pieces.record) {
+      if (answer?.appraisal.storable && this.pieces.overflowed && this.#cache.stores) this.#cache.counters.tooLarge++;
       return;
     }
     const { shared, dispatchedAt } = this.#exchange;
-    this.#cache.store(
-      new Entry({
-        key: this.key,
-        upstream: this.#cache.upstream,
-        uri: this.#use.uri,
-        status: answer.status,
-        reason: answer.reason,
-        headers: dated(appraisal.headers, this.#responseAt),
-        body: this.pieces.whole(),
-        requestAt: this.#requestAt,
-        responseAt: this.#responseAt,
-        terms: appraisal.terms,
-        vary: appraisal.vary,
-        varyValues: varyValues(appraisal.vary, this.#leaderPairs),
-        costMs: Math.max(0, shared.now() - dispatchedAt),
-        pace: this.#pace,
-      }),
-    );
+    const costMs = Math.max(0, shared.now() - dispatchedAt);
+    this.#cache.store(answer.entry(this, this.#leaderPairs, this.pieces.whole(), costMs, this.#pace));
   }
 
   /** An answer of the other store that this request does not know yet, and that nothing has changed since it was asked for. */
@@ -485,47 +419,4 @@ export class Flight implements Client, Flying {
   stop(): void {
     if (!this.#over) this.#exchange.fail('draining', '');
   }
-}
-
-/** RFC 5861 section 4 for what is stored by the RFC; a rule means every sign that the upstream has a bad day. */
-function isError(status: number, use: CacheUse): boolean {
-  if (use.rule) return status === 429 || status >= 500;
-  return status === 500 || status === 502 || status === 503 || status === 504;
-}
-
-/** May those whose request it was not have this answer too? */
-function isShareable(status: number, headers: readonly string[], appraisal: Appraisal, cache: AnswerCache): boolean {
-  if (appraisal.storable) return true;
-  if (OF_ONE_REQUEST.has(status)) return false;
-  // A bad answer for one is a bad answer for his twins: no stampede. What a credential is refused is not for other credentials.
-  if (status === 429 || status >= 500) return cache.partitioned || !isDeclaredPrivate(headers);
-  if (status >= 400) return cache.partitioned;
-  // Nothing is stored here, so it need not be storable: it is as fresh as an answer of their own.
-  return !cache.stores && !appraisal.isPrivate;
-}
-
-function isDeclaredPrivate(headers: readonly string[]): boolean {
-  return parseDirectives(valuesOf(headers, 'cache-control')).has('private');
-}
-
-/** It could be used for a request that comes now. */
-function isFresh(appraisal: Appraisal): boolean {
-  return (
-    appraisal.storable && !appraisal.terms.alwaysValidate && appraisal.terms.lifetimeMs > appraisal.terms.initialAgeMs
-  );
-}
-
-/** Infinity = not declared */
-function declaredLength(headers: readonly string[]): number {
-  const [declared] = valuesOf(headers, 'content-length');
-  return declared === undefined ? Number.POSITIVE_INFINITY : Number(declared);
-}
-
-function pairsOf(headers: readonly string[], lower: string): string[] {
-  return valuesOf(headers, lower).flatMap((value) => [lower, value]);
-}
-
-function withoutSetCookie(headers: readonly string[]): readonly string[] {
-  if (valuesOf(headers, 'set-cookie').length === 0) return headers;
-  return headers.filter((_, i) => headers[i - (i % 2)]!.toLowerCase() !== 'set-cookie');
 }
