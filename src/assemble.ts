@@ -112,6 +112,7 @@ export function assemble(
     wallClock,
     bodyBufferBytes: config.listener.bodyBufferBytes,
     isMarked: (key) => flights.isMarked(key, now()),
+    outdate: (what) => flights.purge(what),
   });
   let serving = false;
   const statsPort = new StatsPort(
@@ -218,8 +219,8 @@ function makeRedis(
     encode: encodeEntry,
     decode: decodeEntry,
     onPurge: (message) => {
+      flights.purge(message);
       void memory.purge(message);
-      if (message.upstream !== null && message.uri !== null) flights.invalidate(message.upstream, message.uri);
     },
     onDown: (reason) => log.warn({ reason }, 'the shared cache is away; memory serves alone'),
     onUp: () => log.info('the shared cache is there'),

@@ -1,5 +1,7 @@
 // Fetches under way by key, and marks on keys whose answers turned out not to be for sharing.
 
+import { isMeant, type Purge } from './purge.ts';
+
 /** More marks than this, and the oldest goes: its key only waits in line once more. */
 const MAX_MARKS = 10_000;
 
@@ -59,10 +61,10 @@ export class FlightTable<F extends Flying> {
     this.#all.delete(flight);
   }
 
-  /** An unsafe method has changed what these fetch. */
-  invalidate(upstream: string, uri: string): void {
+  /** What these fetch has been changed, or is not wanted any more. */
+  purge(what: Purge): void {
     for (const flight of this.#all) {
-      if (flight.uri !== uri || flight.upstream !== upstream) continue;
+      if (!isMeant(what, flight)) continue;
       this.close(flight);
       flight.outdated();
     }

@@ -3,20 +3,12 @@
 
 import { CacheCounters } from './counters.ts';
 import type { Entry } from './entry.ts';
+import { isMeant, type Purge } from './purge.ts';
 import { ShardedMap } from './sharded-map.ts';
 
 /** How long a walk over all entries may hold the event loop up at a time, and how many entries it visits between two looks at the clock. */
 const SLICE_MS = 2;
 const SLICE_ENTRIES = 64;
-
-/** What to throw out; null = any. */
-export interface Purge {
-  readonly upstream: string | null;
-  readonly uri: string | null;
-  /** Beginning of the path below the upstream. */
-  readonly prefix: string | null;
-  readonly key: string | null;
-}
 
 /** A walk from the newest to the oldest entry that survives the removal of any. */
 interface Walk {
@@ -118,14 +110,12 @@ export class MemoryStore {
   }
 
   /** Throws out what matches, in slices. @returns how many */
-  async purge({ upstream, uri, prefix, key }: Purge): Promise<number> {
+  async purge(what: Purge): Promise<number> {
+    const { upstream, uri, prefix, key } = what;
     if (upstream !== null && uri !== null && prefix === null && key === null) return this.invalidate(upstream, uri);
     let count = 0;
     await this.#walk((entry) => {
-      if (upstream !== null && entry.upstream !== upstream) return;
-      if (uri !== null && entry.uri !== uri) return;
-      if (key !== null && entry.key !== key) return;
-      if (prefix !== null && !entry.uri.startsWith(prefix)) return;
+      if (!isMeant(what, entry)) return;
       this.remove(entry);
       this.countersOf(entry.upstream).invalidated++;
       count++;

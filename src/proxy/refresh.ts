@@ -34,7 +34,7 @@ export class Refresh implements AnswerTap {
   }
 
   #invalidateUri(exchange: Exchange, uri: string): void {
-    exchange.shared.flights.invalidate(this.#cache.upstream, uri);
+    exchange.shared.flights.purge({ upstream: this.#cache.upstream, uri, prefix: null, key: null });
     const query = uri.indexOf('?');
     if (this.#cache.mayHold(query < 0 ? uri : uri.slice(0, query))) this.#cache.invalidate(uri);
   }

@@ -5,6 +5,7 @@ import type { Entry } from '../cache/entry.ts';
 import { freshUntil, judge } from '../cache/judge.ts';
 import type { KeyPart } from '../cache/key-parts.ts';
 import type { MemoryStore } from '../cache/memory-store.ts';
+import type { Purge } from '../cache/purge.ts';
 import { rangeOf } from '../cache/ranges.ts';
 import type { RedisStore } from '../cache/redis-store.ts';
 import { sameVariant, varyValues } from '../cache/vary.ts';
@@ -97,6 +98,8 @@ export interface Surroundings {
   readonly bodyBufferBytes: number;
   /** The key has a hit-for-miss mark. */
   readonly isMarked: (key: string) => boolean;
+  /** What is being fetched now is not stored any more. */
+  readonly outdate: (what: Purge) => void;
 }
 
 export class CacheDesk {
@@ -114,7 +117,9 @@ export class CacheDesk {
 
   /** @returns entries thrown out here, and of the shared store */
   async purge({ upstream, prefix, key }: PurgeOrder): Promise<{ memory: number; redis: number | null }> {
-    const memory = await this.#memory.purge({ upstream, uri: null, prefix, key });
+    const what = { upstream, uri: null, prefix, key };
+    this.#around.outdate(what);
+    const memory = await this.#memory.purge(what);
     const redis = this.#redis ? await this.#redis.purge(upstream, prefix, key) : null;
     return { memory, redis };
   }

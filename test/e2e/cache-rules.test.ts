@@ -513,3 +513,21 @@ e2e('a bypass path of an upstream with a cache says so', async (t, rig) => {
   t.equal((await rig.ask(proxy, '/ai/health')).get('cache-status'), 'aiproxy; fwd=bypass; detail=bypass_path');
   t.equal(proxy.exchanges[0]!.cache, 'bypass');
 });
+
+e2e('what is thrown out while it is being fetched is not stored after all, and nobody joins it', async (t, rig) => {
+  const upstream = await rig.upstream((_request, connection) => connection.send(chunkedHead()).send(chunk('old')));
+  const cache = { rules: [{ ttlMs: 60_000, match: { paths: ['/v1/x'], methods: ['GET'] } }] };
+  const proxy = await rig.one({ url: upstream.url, cache });
+  const client = await rig.sent(proxy, '/ai/v1/x');
+  await client.head();
+  t.equal(String(await client.piece()), 'old');
+  const url = `http://127.0.0.1:${proxy.statsPort}/cache?prefix=/v1/`;
+  const purged = await fetch(url, { method: 'DELETE', headers: { connection: 'close' } });
+  t.equal(purged.status, 200);
+  await purged.text();
+  upstream.connections[0]!.send(LAST_CHUNK);
+  t.equal((await client.rest()).ending, 'clean', 'who asked before has his answer');
+  upstream.script = (_request, connection) => connection.send(answer('new'));
+  t.equal((await rig.ask(proxy, '/ai/v1/x')).body.toString(), 'new');
+  t.equal(proxy.stats().cache.entries, 1);
+});

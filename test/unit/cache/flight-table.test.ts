@@ -96,7 +96,7 @@ t.test('what an unsafe method has changed is told, and found by nobody any more'
     new Fake('k4', 'd', '/', 'v'),
   ];
   for (const flight of [a, b, other, elsewhere]) table.add(flight, true);
-  table.invalidate('u', '/');
+  table.purge({ upstream: 'u', uri: '/', prefix: null, key: null });
   t.same(
     [a, b, other, elsewhere].map(({ changes }) => changes),
     [1, 1, 0, 0],

@@ -2,7 +2,8 @@
 import fc from 'fast-check';
 import t from 'tap';
 import { Entry, type EntryParts, type Terms } from '../../../src/cache/entry.ts';
-import { MemoryStore, type Purge } from '../../../src/cache/memory-store.ts';
+import { MemoryStore } from '../../../src/cache/memory-store.ts';
+import type { Purge } from '../../../src/cache/purge.ts';
 
 const TERMS: Terms = {
   lifetimeMs: 10_000,
