@@ -349,7 +349,7 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     if (this.client.write(chunk)) return;
     this.upstreamPaused = true;
     this.pausedAt = this.shared.now();
-    this.unsentBefore = -1;
+    this.unsentBefore = this.client.unsent;
     this.attempt?.pause();
     this.rearm();
   }
@@ -386,7 +386,8 @@ export class Exchange implements ClientListener, Grantee, Expiring {
   #answerFailure(code: FailureCode, detail: string): void {
     const limited = code === 'queue_full' || code === 'queue_timeout' || code === 'body_memory_full';
     const answer = answerFor(code, detail, limited ? this.lane.line.limiter.retryAfterS() : 0);
-    if (code === 'not_cached') this.cacheUse!.refused = true;
+    // A shared fetch has none: those who follow it are told themselves.
+    if (this.cacheUse && code === 'not_cached') this.cacheUse.refused = true;
     if (this.cacheUse) answer.headers.push('cache-status', this.cacheUse.cacheStatus(Number.NaN));
     this.status = answer.status;
     this.#begun = true;

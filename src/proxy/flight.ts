@@ -153,7 +153,12 @@ export class Flight implements Client, Flying {
   /** Its client left, or it goes on its own. The last one takes the flight along. */
   leave(seat: Seat): void {
     if (!this.#seats.delete(seat)) return;
-    if (this.#leader === seat) this.#leader = null;
+    if (this.#leader === seat) {
+      this.#leader = null;
+      // Somebody must stay, however long it takes: to leave would only be to ask once more.
+      const [oldest] = this.#seats;
+      if (oldest) oldest.exchange.leadsFlight = true;
+    }
     if (this.#over) {
       if (this.#seats.size === 0) this.pieces.release();
       return;

@@ -133,9 +133,13 @@ function recall(exchange: Exchange): StageResult {
     (names) => flight.varyValues(names),
     (entry) => {
       if (exchange.settled) return;
-      if (entry && flight.isNews(entry)) flight.recalled(entry);
-      else if (flight.asksOnlyStores) exchange.fail('not_cached', 'uri-miss');
-      else exchange.unpark();
+      try {
+        if (entry && flight.isNews(entry)) flight.recalled(entry);
+        else if (flight.asksOnlyStores) exchange.fail('not_cached', 'uri-miss');
+        else exchange.unpark();
+      } catch (error) {
+        exchange.crashed(error); // the store's promise would take the process down
+      }
     },
   );
   return WAIT;

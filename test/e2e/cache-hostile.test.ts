@@ -175,17 +175,21 @@ e2e('ten thousand keys in a burst stay within max_bytes', async (t, rig) => {
   const proxy = await rig.one({ url: upstream.url, ...HTTP }, { cache: { maxBytes } });
   const KEYS = 10_000;
   const CLIENTS = 20;
+  const BATCH = 10;
   let most = 0;
   let wrong = 0;
   await Promise.all(
     Array.from({ length: CLIENTS }, async (_, c) => {
       const client = await rig.client(proxy);
-      for (let i = c; i < KEYS; i += CLIENTS) {
-        client.send(get(`/ai/${i}`));
-        const got = await client.answer();
+      for (let i = c; i < KEYS; i += CLIENTS * BATCH) {
+        const batch = Array.from({ length: BATCH }, (_, n) => i + n * CLIENTS);
+        client.send(batch.map((key) => get(`/ai/${key}`)).join(''));
+        for (const key of batch) {
+          const got = await client.answer();
+          if (!got.body.toString().startsWith(`at /${key} `)) wrong++;
+        }
         client.received.length = 0;
-        if (!got.body.toString().startsWith(`at /${i} `)) wrong++;
-        if (i % 100 === c) most = Math.max(most, proxy.stats().cache.bytes);
+        most = Math.max(most, proxy.stats().cache.bytes);
       }
     }),
   );
@@ -249,19 +253,20 @@ e2e('an answer that ends with the connection is passed on but never stored', asy
   t.equal(proxy.upstream().cache!.entries, 0);
 });
 
-const etags: Record<string, string> = {
-  'a bare CR': '"a\rx-injected: 1"',
-  'a NUL': '"a\u0000b"',
-  'quotes within': '"a"b"',
-  'no quotes': 'a',
-  'a list': '"a", "b"',
-  'a second field by obs-fold': '"a"\r\n x-injected: 1',
-  'a blank': '"a b"',
-  'bytes beyond ASCII': '"\u00e4\u00ff"',
-};
+const etags: [name: string, etag: string, isOne: boolean][] = [
+  ['a bare CR', '"a\rx-injected: 1"', false],
+  ['a NUL', '"a\u0000b"', false],
+  ['quotes within', '"a"b"', false],
+  ['no quotes', 'a', false],
+  ['a list', '"a", "b"', false],
+  ['a second line by obs-fold', '"a"\r\n x-injected: 1', false],
+  ['a blank', '"a b"', false],
+  ['bytes beyond ASCII', '"\u00e4\u00ff"', true],
+  ['a weak one', 'W/"a,b"', true],
+];
 
 e2e('an ETag never injects anything into a later request', async (t, rig) => {
-  for (const [name, etag] of Object.entries(etags)) {
+  for (const [name, etag, isOne] of etags) {
     const upstream = await numbered(rig, () => `cache-control: max-age=1\r\netag: ${etag}\r\n`);
     const clock = { now: Date.now() };
     const proxy = await rig.proxy({ upstreams: { ai: { url: upstream.url, ...HTTP } } }, () => clock.now);
@@ -269,10 +274,10 @@ e2e('an ETag never injects anything into a later request', async (t, rig) => {
     clock.now += 5000;
     const second = await ask(rig, proxy, get('/ai/x'));
     t.ok(second.status === 200 || second.code === 'upstream_protocol_error', name);
-    for (const request of upstream.requests) {
-      t.equal(request.get('x-injected'), undefined, name);
-      t.ok([undefined, etag].includes(request.get('if-none-match')), `${name}: ${request.get('if-none-match')}`);
-    }
+    t.equal(upstream.requests.length, 2);
+    const again = upstream.requests[1]!;
+    t.equal(again.get('x-injected'), undefined, name);
+    t.equal(again.get('if-none-match'), isOne ? etag : undefined, name);
   }
 });
 

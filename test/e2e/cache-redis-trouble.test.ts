@@ -206,6 +206,9 @@ fleet('values that are no entries are misses, counted, and replaced', async (t, 
   };
   const [x, other, vary] = [await keyOf('/x'), await keyOf('/other'), await keyOf('/vary')];
   const whole = (await raw.getBuffer(x))!;
+  await ask(rig, a, get('/ai/vary', lines('accept-language: de')));
+  await stored(raw, 4);
+  const german = (await raw.keys(`${vary.slice(0, vary.lastIndexOf(':'))}:*`)).find((it) => it !== vary)!;
   const changed = (at: number, byte: number) => {
     const bytes = Buffer.from(whole);
     bytes[at] = byte;
@@ -224,6 +227,7 @@ fleet('values that are no entries are misses, counted, and replaced', async (t, 
     ['empty', x, Buffer.alloc(0)],
     ['a variant, foreign', vary, Buffer.from('x')],
     ['a variant, of another key', vary, whole],
+    ['a variant, of another language', vary, (await raw.getBuffer(german))!],
   ];
   for (const [name, key, value] of lies) {
     await raw.set(key, value);

@@ -397,17 +397,19 @@ fleet('what was thrown out while Redis was frozen is gone once it is back', asyn
     connection.send(answer(`v${version}`, FRESH));
   };
   const [a, b] = [await open(), await open()];
-  await ask(rig, a, get('/ai/x'));
-  await stored(raw, 1);
-  t.ok(isHit(await ask(rig, b, get('/ai/x'))));
+  for (const path of ['/ai/x', '/ai/y']) await ask(rig, a, get(path));
+  await stored(raw, 2);
+  for (const path of ['/ai/x', '/ai/y']) t.ok(isHit(await ask(rig, b, get(path))));
   redis.freeze();
-  const changed = await ask(rig, a, post('/ai/x', 'change').replace('POST', 'PUT'));
-  t.equal(changed.body.toString(), 'v2');
+  await ask(rig, a, post('/ai/x', 'change').replace('POST', 'PUT'));
+  t.equal(redisOf(a).state, 'up', 'nobody knows yet');
   t.equal((await ask(rig, a, get('/ai/x'))).body.toString(), 'v2', 'its own memory at once');
+  t.equal(redisOf(a).state, 'down');
+  await ask(rig, a, post('/ai/y', 'change').replace('POST', 'PUT'));
   redis.thaw();
-  await until('the other hears of it', () => b.stats().cache.entries === 0);
+  await until('the other hears of both', () => b.stats().cache.entries === 0);
   for (const proxy of [a, b]) await up(proxy);
-  t.equal((await ask(rig, b, get('/ai/x'))).body.toString(), 'v2');
+  for (const path of ['/ai/x', '/ai/y']) t.equal((await ask(rig, b, get(path))).body.toString(), 'v3');
 });
 
 fleet('what was asked for before an unsafe method is not kept after it', async (t, scene, rig) => {

@@ -89,6 +89,17 @@ for (const [name, { script, config, limiter, gets, calls }] of Object.entries(ba
   });
 }
 
+e2e('where all share the answers, a bad day is shared by all as well', async (t, rig) => {
+  for (const status of ['429 Slow Down', '500 Oops', '503 Busy']) {
+    const upstream = await rig.upstream(silent);
+    const proxy = await rig.one({ url: upstream.url, cache: { partition: 'shared', rules: [{ ttlMs: 60_000 }] } });
+    const clients = await twins(rig, proxy, 5, (i) => get('/ai/x', `authorization: Bearer ${i}\r\n`));
+    (await upstream.request(0)).connection.send(answer('bad', '', status));
+    for (const got of await answers(clients)) t.equal(got.body.toString(), 'bad');
+    t.equal(upstream.requests.length, 1, status);
+  }
+});
+
 e2e('a refused connection is shared', async (t, rig) => {
   const server = createServer().listen(0, '127.0.0.1');
   await until('it listens', () => server.listening);

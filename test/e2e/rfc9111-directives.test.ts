@@ -71,6 +71,17 @@ e2e('§5.2.1 what a request says', async (t, rig) => {
     t.equal(cacheStatus(got).fwd, undefined, 'it was not forwarded');
     t.equal(scene.asked('/nothing').length, 0);
   });
+  for (const [method, more] of [
+    ['GET', ', no-store'],
+    ['OPTIONS', ''],
+    ['POST', ''],
+  ] as const) {
+    await t.test(`§5.2.1.7 only-if-cached: 504 for what is never stored: ${method}${more}`, async (t) => {
+      const got = await scene.ask('/nothing', { method, fields: [`${only[0]}${more}`] });
+      t.equal(got.code, 'not_cached');
+      t.equal(scene.asked('/nothing').length, 0);
+    });
+  }
   await t.test('§5.2.1.7 only-if-cached: what is stored and fresh', async (t) => {
     scene.replies('/stored', answer('x', lines(FRESH, ETAG)));
     await scene.get('/stored');
@@ -314,6 +325,33 @@ e2e('partitions', async (t, rig) => {
     all.replies('/private', answer('x', lines(FRESH)));
     await all.get('/private', 'Authorization: a');
     t.equal((await fateOf(all, '/private', { fields: ['Authorization: b'] })).fate, 'fetched');
+  });
+  /** Two that ask at the same time; the upstream numbers its answers. */
+  const twins = async (path: string, says: readonly string[], asks: readonly (readonly string[])[]) => {
+    const before = one.proxy.upstream().requests;
+    let n = 0;
+    one.replies(path, async (_request, connection) => {
+      await until('both are here', () => one.proxy.upstream().requests === before + 2);
+      await whileNothing(5);
+      connection.send(answer(`${++n}`, lines(...says)));
+    });
+    return (await Promise.all(asks.map((fields) => one.get(path, ...fields)))).map(({ body }) => body.toString());
+  };
+  const PRIVATE = [
+    'Cache-Control: private',
+    'Cache-Control: no-store',
+    'Vary: *',
+    'Set-Cookie: a=1',
+    'Cache-Control: "',
+  ];
+  for (const [i, says] of PRIVATE.entries()) {
+    await t.test(`who waits for an answer with ${says} gets one of his own`, async (t) => {
+      t.same((await twins(`/twins${i}`, [FRESH, says], [[], []])).sort(), ['1', '2']);
+    });
+  }
+  await t.test('§4.1 who waits for another variant gets his own', async (t) => {
+    t.same((await twins('/variants', [FRESH, 'Vary: x-a'], [['X-A: 1'], ['X-A: 2']])).sort(), ['1', '2']);
+    t.same(await twins('/same', [FRESH, 'Vary: x-a'], [['X-A: 1'], ['X-A: 1']]), ['1', '1']);
   });
   await t.test('who joins an answer that comes sees nothing that it keeps for one', async (t) => {
     for (const [path, says] of [

@@ -139,6 +139,34 @@ e2e('§4.4 invalidation', async (t, rig) => {
     t.equal((await first).body.toString(), 'old');
     t.equal((await fateOf(scene, '/race', {})).got.body.toString(), 'new');
   });
+  await t.test('§4.4 what was under way is not used after', async (t) => {
+    const [head, body] = answer('old', lines(SHORT)).split('\r\n\r\n') as [string, string];
+    scene.replies(
+      '/under-way',
+      (_request, connection) => connection.send(`${head}\r\n\r\n`),
+      answer('posted'),
+      answer('new', lines(SHORT)),
+    );
+    const first = await scene.sent('/under-way');
+    await first.head();
+    await scene.ask('/under-way', { method: 'POST', body: 'x' });
+    scene.asked('/under-way')[0]!.connection.send(body);
+    t.equal((await first.rest()).body.toString(), 'old');
+    first.destroy();
+    t.equal((await fateOf(scene, '/under-way', {})).got.body.toString(), 'new');
+  });
+  await t.test('§4.4 what was asked about is not renewed after', async (t) => {
+    scene.backToStart();
+    scene.replies('/about', answer('old', lines(SHORT, ETAG)), () => {}, answer('posted'), answer('new', lines(SHORT)));
+    await scene.get('/about');
+    scene.later(10);
+    const first = scene.get('/about');
+    await until('it is asked', () => scene.asked('/about').length === 2);
+    await scene.ask('/about', { method: 'POST', body: 'x' });
+    scene.asked('/about')[1]!.connection.send(`HTTP/1.1 304 Not Modified\r\n${lines(SHORT, ETAG)}\r\n`);
+    await first;
+    t.equal((await fateOf(scene, '/about', {})).got.body.toString(), 'new');
+  });
   await t.test('§4.4 an upstream that gave no answer has changed nothing that we know of', async (t) => {
     scene.replies('/cut', answer('x', lines(SHORT)), (_request, connection) => connection.resetAndDestroy());
     await scene.get('/cut');
@@ -163,6 +191,7 @@ e2e('RFC 5861 §4 stale-if-error', async (t, rig) => {
       t.equal(got.status, 200);
       t.equal(got.body.toString(), 'old');
       t.equal(got.get('age'), '29');
+      t.equal(scene.proxy.exchanges.at(-1)!.cache, 'stale');
       t.match(cacheStatus(got), { fwd: 'stale', 'fwd-status': `${status}`, ttl: '-20' });
     });
   }

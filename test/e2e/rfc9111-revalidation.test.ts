@@ -151,6 +151,7 @@ e2e('§4.3.3 and §4.3.4 what the upstream says to it', async (t, rig) => {
     t.equal(second.status, 200);
     t.equal(second.body.toString(), 'old');
     t.match(cacheStatus(second), { fwd: 'stale', 'fwd-status': '304' });
+    t.equal(scene.proxy.exchanges.at(-2)!.cache, 'revalidated');
     t.equal(third.fate, 'hit');
     t.equal(third.got.get('age'), '0');
     scene.later(10);
@@ -212,7 +213,7 @@ e2e('§4.3.3 and §4.3.4 what the upstream says to it', async (t, rig) => {
   for (const [i, [rule, has, says, isSame]] of same.entries()) {
     await t.test(`§4.3.4 304 with ${rule} ${isSame ? 'renews' : 'is not used'}`, async (t) => {
       const path = `/same${i}`;
-      const { second } = await asked(
+      const { second, third } = await asked(
         path,
         answer('old', lines(SHORT, ...has)),
         notModified(SHORT, ...says),
@@ -221,6 +222,7 @@ e2e('§4.3.3 and §4.3.4 what the upstream says to it', async (t, rig) => {
       t.equal(second.status, 200);
       t.equal(second.body.toString(), isSame ? 'old' : 'new');
       if (!isSame) {
+        t.equal(third.fate, 'fetched', 'what it does not speak of is gone');
         const [, , plain] = scene.asked(path);
         t.equal(plain!.get('if-none-match'), undefined);
         t.equal(plain!.get('if-modified-since'), undefined);

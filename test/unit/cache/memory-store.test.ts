@@ -157,6 +157,16 @@ t.test('invalidation takes all variants and keys of one URI, and of no other', a
   t.equal(store.entries, 2);
 });
 
+t.test('invalidation finds the others of a URI wherever one was taken out', async (t) => {
+  for (const taken of ['a', 'b', 'c']) {
+    const store = new MemoryStore(1e9, 16, still);
+    for (const key of 'abc') store.put(entry({ key }));
+    store.remove(store.find(taken)!);
+    t.equal(store.invalidate('u', '/'), 2, taken);
+    t.equal(store.entries, 0);
+  }
+});
+
 t.test('removing is for what is held, once', async (t) => {
   const store = new MemoryStore(1e9, 16, still);
   const only = named('a');
@@ -395,8 +405,10 @@ t.test('counters follow whatever happens', async () => {
           store.put(put);
         } else if (one.do === 'touch' && found) store.touch(found);
         else if (one.do === 'remove' && found) store.remove(found);
-        else if (one.do === 'invalidate') store.invalidate(one.upstream!, one.uri!);
-        else if (one.do === 'shrink') store.shrinkTo(4 * SIZE);
+        else if (one.do === 'invalidate') {
+          const before = store.entries;
+          if (before - store.invalidate(one.upstream!, one.uri!) !== store.entries) return false;
+        } else if (one.do === 'shrink') store.shrinkTo(4 * SIZE);
         const there = new Set<Entry>();
         for (const key of 'abcd') {
           let variants = 0;
@@ -413,6 +425,9 @@ t.test('counters follow whatever happens', async () => {
         if (bytes > store.maxBytes) return false;
         if (there.size !== store.entries || bytes !== store.bytes) return false;
         if (entries !== store.entries || counted !== store.bytes) return false;
+        if (one.do === 'invalidate' && [...there].some((e) => e.upstream === one.upstream && e.uri === one.uri)) {
+          return false;
+        }
         // What is not held has no links.
         for (const e of known) if (!there.has(e) && (e.newer || e.older || e.before || e.after)) return false;
       }
