@@ -124,7 +124,9 @@ export class AnswerCache {
     const merged = mergedHead(stored.headers, dated(headers, times.responseAt));
     const appraisal = this.appraise(rule, 'GET', fields, stored.status, merged, times);
     if (!appraisal.storable) {
-      this.drop(stored);
+      // With `partition: shared` one client's credential may not wipe out what others may have.
+      const anyone = { ...fields, authorized: false };
+      if (!this.appraise(rule, 'GET', anyone, stored.status, merged, times).storable) this.drop(stored);
       return null;
     }
     const { terms, vary } = appraisal;

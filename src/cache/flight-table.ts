@@ -5,6 +5,9 @@ import { isMeant, type Purge } from './purge.ts';
 /** More marks than this, and the oldest goes: its key only waits in line once more. */
 const MAX_MARKS = 10_000;
 
+/** How long a mark is remembered when it is over. */
+const REMEMBERED_MS = 3600 * 1000;
+
 /** What the table needs of a flight. Flights of one key (its variants) are linked by `next`. */
 export interface Flying {
   readonly key: string;
@@ -81,9 +84,14 @@ export class FlightTable<F extends Flying> {
     if (this.#marks.size === 0) return false;
     const until = this.#marks.get(key);
     if (until === undefined) return false;
-    if (now < until) return true;
-    this.#marks.delete(key);
-    return false;
+    return now < until;
+  }
+
+  /** It was marked in the last hour: a client's own condition is then worth more than an answer that all could share. */
+  wasMarked(key: string, now: number): boolean {
+    if (this.#marks.size === 0) return false;
+    const until = this.#marks.get(key);
+    return until !== undefined && now < until + REMEMBERED_MS;
   }
 
   stopAll(): void {

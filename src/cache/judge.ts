@@ -25,7 +25,8 @@ export function judge(entry: Pick<EntryParts, 'terms' | 'responseAt'>, request: 
   const age = ageMs(entry, now);
   // Section 4.2: fresh while its age is less than its lifetime, so staleness begins at 0.
   const staleness = age - terms.lifetimeMs;
-  if (request.maxAgeMs >= 0 && age > request.maxAgeMs && request.maxStaleMs < 0) return 'request_max_age';
+  // Section 5.2.1.1: max-stale relaxes it by as much.
+  if (request.maxAgeMs >= 0 && age > request.maxAgeMs + Math.max(0, request.maxStaleMs)) return 'request_max_age';
   if (request.minFreshMs >= 0 && -staleness < request.minFreshMs) return 'request_min_fresh';
   if (staleness < 0) return 'fresh';
   if (terms.neverStale) return 'expired';

@@ -57,7 +57,7 @@ export class MemoryStore {
 
   /** It was used. Nothing changes places during a walk, or the walk would miss what is used at that moment. */
   touch(entry: Entry): void {
-    if (entry === this.#newest || this.#walks.size > 0 || !this.#holds(entry)) return;
+    if (entry === this.#newest || this.#walks.size > 0 || !this.holds(entry)) return;
     this.#unlinkUse(entry);
     this.#linkUse(entry);
   }
@@ -85,7 +85,7 @@ export class MemoryStore {
   }
 
   remove(entry: Entry): void {
-    if (!this.#holds(entry)) return;
+    if (!this.holds(entry)) return;
     this.#unlinkKey(entry);
     this.#unlinkUse(entry);
     this.#unlinkPlace(entry);
@@ -171,7 +171,7 @@ export class MemoryStore {
     }
   }
 
-  #holds(entry: Entry): boolean {
+  holds(entry: Entry): boolean {
     return entry.newer !== null || entry.older !== null || this.#newest === entry;
   }
 

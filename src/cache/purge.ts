@@ -1,11 +1,13 @@
 // What is to be thrown out, of entries and of fetches that would become some.
 
+import { hash } from 'node:crypto';
+
 /** All that is given must match; null = any. */
 export interface Purge {
   readonly upstream: string | null;
-  /** Path and query below the upstream. */
+  /** See placeOf. */
   readonly uri: string | null;
-  /** Beginning of that. */
+  /** Beginning of the path below the upstream. */
   readonly prefix: string | null;
   readonly key: string | null;
 }
@@ -21,4 +23,13 @@ export function isMeant(purge: Purge, { upstream, uri, key }: Stored): boolean {
   if (purge.uri !== null && purge.uri !== uri) return false;
   if (purge.key !== null && purge.key !== key) return false;
   return purge.prefix === null || uri.startsWith(purge.prefix);
+}
+
+/**
+ * The path of a target below the upstream and a hash of its query: where answers are found that an unsafe method made void.
+ * A query may hold a key or a signature, and the names of things in Redis are shown by its tools.
+ */
+export function placeOf(uri: string): string {
+  const at = uri.indexOf('?');
+  return at < 0 ? uri : `${uri.slice(0, at)}?${hash('sha256', uri.slice(at), 'base64url')}`;
 }

@@ -2,6 +2,7 @@
 
 import type { Redis } from 'ioredis';
 import { Entry } from './entry.ts';
+import { isMeant, type Purge } from './purge.ts';
 import { DEFAULT_VARIANT, hashedValues, newestMatch, type RedisLayout } from './redis-layout.ts';
 
 /** The request's normalised values of these fields. */
@@ -32,6 +33,8 @@ interface Lookup {
   readonly varyOf: VaryOf;
   readonly done: (entry: Entry | null) => void;
   readonly timer: NodeJS.Timeout;
+  /** What was thrown out since it began, or was being thrown out then: the answer may be from before. */
+  readonly purges: Purge[];
 }
 
 export class RedisLookups {
@@ -41,6 +44,7 @@ export class RedisLookups {
   readonly #counters: RedisCounters;
   readonly #events: LookupEvents;
   readonly #running = new Set<Lookup>();
+  readonly #purging = new Set<Purge>();
 
   constructor(
     layout: RedisLayout,
@@ -60,12 +64,22 @@ export class RedisLookups {
   begin(redis: Redis, key: string, varyOf: VaryOf, done: (entry: Entry | null) => void): void {
     const timer = setTimeout(() => this.#late(lookup), this.#timeoutMs);
     timer.unref();
-    const lookup: Lookup = { key, varyOf, done, timer };
+    const lookup: Lookup = { key, varyOf, done, timer, purges: [...this.#purging] };
     this.#running.add(lookup);
     redis.mgetBuffer(this.#layout.answer(key, DEFAULT_VARIANT), this.#layout.index(key)).then(
       ([answer, index]) => this.#choose(redis, lookup, answer ?? null, index ?? null),
       (error) => this.#failed(lookup, error),
     );
+  }
+
+  /** From now until `purged`, and for those who ask already, what it means is not there. */
+  purging(what: Purge): void {
+    this.#purging.add(what);
+    for (const { purges } of this.#running) purges.push(what);
+  }
+
+  purged(what: Purge): void {
+    this.#purging.delete(what);
   }
 
   /** Ends all of them without an entry. */
@@ -113,8 +127,9 @@ export class RedisLookups {
   #finish(lookup: Lookup, entry: Entry | null): void {
     if (!this.#running.delete(lookup)) return;
     clearTimeout(lookup.timer);
-    if (entry) this.#counters.hits++;
-    lookup.done(entry);
+    const found = entry && !lookup.purges.some((what) => isMeant(what, entry)) ? entry : null;
+    if (found) this.#counters.hits++;
+    lookup.done(found);
   }
 
   #late(lookup: Lookup): void {

@@ -77,7 +77,10 @@ export class RedisStore {
       onLost: (reason) => this.#breaker.trip(reason),
       onMessage: (text) => {
         const message = readMessage(this.#self, text);
-        if (message) parts.onPurge(message);
+        if (!message) return;
+        this.#lookups.purging(message);
+        this.#lookups.purged(message);
+        parts.onPurge(message);
       },
       onSubscribed: (missed) => {
         if (missed) parts.onPurge(EVERYTHING);
@@ -178,11 +181,14 @@ export class RedisStore {
 
   async #purge(message: PurgeMessage): Promise<number> {
     const redis = this.#redis();
+    this.#lookups.purging(message);
     try {
       if (redis) return await this.#carryOut(redis, message);
     } catch (error) {
       this.#trouble(error);
       if (isReply(error)) return 0;
+    } finally {
+      this.#lookups.purged(message);
     }
     this.#owe(message);
     return 0;

@@ -50,14 +50,21 @@ export class CacheUse {
   /** @param ttlS seconds the served entry is still fresh; negative = stale for so long; NaN = none was served */
   cacheStatus(ttlS: number): string {
     if (!this.wasForwarded && (this.outcome === 'hit' || this.outcome === 'stale')) {
-      return this.detail === '' ? `aiproxy; hit; ttl=${ttlS}` : `aiproxy; hit; ttl=${ttlS}; detail=${this.detail}`;
+      return this.detail === ''
+        ? `aiproxy; hit; ttl=${ttlS}`
+        : `aiproxy; hit; ttl=${ttlS}; detail=${shown(this.detail)}`;
     }
-    if (this.refused) return `aiproxy; detail=${this.forwarded}`;
+    if (this.refused) return `aiproxy; detail=${shown(this.forwarded)}`;
     let text = `aiproxy; fwd=${this.forwarded}`;
     if (this.forwardStatus > 0) text += `; fwd-status=${this.forwardStatus}`;
     if (!Number.isNaN(ttlS)) text += `; ttl=${ttlS}`;
     if (this.stored) text += '; stored';
     if (this.collapsed) text += '; collapsed';
-    return this.detail === '' ? text : `${text}; detail=${this.detail}`;
+    return this.detail === '' ? text : `${text}; detail=${shown(this.detail)}`;
   }
+}
+
+/** A token, or else a string (RFC 9211 section 2.8, RFC 8941 section 3.3). */
+function shown(detail: string): string {
+  return /^[a-z][a-z0-9_-]*$/.test(detail) ? detail : `"${detail.replace(/["\\]/g, '\\$&')}"`;
 }

@@ -15,7 +15,8 @@ import { describesSame, notModifiedHeaders } from '../cache/conditional.ts';
 import type { Entry } from '../cache/entry.ts';
 import type { Flying } from '../cache/flight-table.ts';
 import { mayServeOnError } from '../cache/judge.ts';
-import { varyValues } from '../cache/vary.ts';
+import { placeOf } from '../cache/purge.ts';
+import { sameVariant, varyValues } from '../cache/vary.ts';
 import { FAILURES, type FailureCode } from '../errors.ts';
 import type { RequestHead } from '../http/request-head.ts';
 import type { CacheUse } from './cache-use.ts';
@@ -80,7 +81,7 @@ export class Flight implements Client, Flying {
   ) {
     this.key = use.key;
     this.upstream = cache.upstream;
-    this.uri = use.uri;
+    this.uri = placeOf(use.uri);
     this.asksRemote = !background && mayBeShared(cache, use);
     this.asksOnlyStores = use.fields.onlyIfCached;
     // A HEAD that meets a stale answer has the whole of it renewed.
@@ -194,7 +195,8 @@ export class Flight implements Client, Flying {
   resumeBody(): void {}
 
   interim(status: number, reason: string, headers: readonly string[]): void {
-    for (const seat of [...this.#seats]) seat.exchange.interim(status, reason, headers);
+    // Whether the others may have this answer is only known from its head.
+    this.#leader?.exchange.interim(status, reason, headers);
   }
 
   begin(status: number, reason: string, headers: string[]): void {
@@ -229,14 +231,20 @@ export class Flight implements Client, Flying {
       return;
     }
     this.#land();
-    this.#serveAll(entry, 'revalidated', 304, '');
+    this.#serve(entry, [...this.#seats], 'revalidated', 304, '');
   }
 
   /** @param status of the upstream's answer, 0 = it gave none; `detail` says what happened instead */
-  #serveAll(entry: Entry, outcome: 'stale' | 'revalidated', status: number, detail: string): void {
-    for (const seat of [...this.#seats]) {
+  #serve(entry: Entry, seats: readonly Seat[], outcome: 'stale' | 'revalidated', status: number, detail: string): void {
+    for (const seat of seats) {
       const { exchange } = seat;
       const use = exchange.cacheUse!;
+      if (!sameVariant(entry, exchange.head.forward)) {
+        seat.rise();
+        use.vary = entry.vary;
+        exchange.rewind(1);
+        continue;
+      }
       use.outcome = outcome;
       use.wasForwarded = true;
       use.forwardStatus = status;
@@ -248,15 +256,19 @@ export class Flight implements Client, Flying {
     }
   }
 
-  /** @returns false when nobody may be answered with the stale entry */
+  /** Those who may have the stale entry get it. @returns false when others are left */
   #staleInstead(status: number, detail: string): boolean {
     const entry = this.#validating;
     if (!entry) return false;
     const now = this.#exchange.shared.wallClock();
-    for (const seat of this.#seats) if (!mayServeOnError(entry, seat.exchange.cacheUse!.fields, now)) return false;
-    this.#land();
-    this.#serveAll(entry, 'stale', status, detail);
-    return true;
+    const able = [...this.#seats].filter(
+      ({ exchange: { head, cacheUse } }) =>
+        sameVariant(entry, head.forward) && mayServeOnError(entry, cacheUse!.fields, now),
+    );
+    const isEverybody = able.length === this.#seats.size;
+    if (isEverybody) this.#land();
+    this.#serve(entry, able, 'stale', status, detail);
+    return isEverybody;
   }
 
   /** The head of an answer is here: who may have it, and is it stored? */
@@ -313,7 +325,7 @@ export class Flight implements Client, Flying {
       counters.savedRequests++;
     }
     exchange.tookFrom(this.#exchange, isLeader);
-    if (answer.isKnownTo(use.fields)) {
+    if (this.method === 'GET' && answer.isKnownTo(use.fields)) {
       if (this.pieces.record) this.#goesOn = true;
       seat.rise();
       exchange.answer(304, '', notModifiedHeaders(answer.shared));
@@ -345,6 +357,8 @@ export class Flight implements Client, Flying {
     if (last && this.#answer) this.#add(last);
     this.#store();
     this.#land();
+    this.pieces.record = false;
+    this.pieces.joinable = false;
     for (const seat of [...this.#seats]) seat.end(last);
     if (this.#seats.size === 0) this.pieces.release();
     else this.pieces.trimTo(this.#seats);
@@ -362,7 +376,7 @@ export class Flight implements Client, Flying {
     if (!this.#answer && isTheirs && this.#staleInstead(0, code)) return;
     this.#land();
     for (const seat of [...this.#seats]) {
-      if (seat !== this.#leader && !isTheirs) {
+      if (seat !== this.#leader && !isTheirs && !seat.exchange.begun) {
         seat.exchange.goAlone('failed');
         continue;
       }

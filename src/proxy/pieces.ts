@@ -38,7 +38,8 @@ export class Pieces {
 
   /** The slowest follower is not too far behind. */
   get hasRoom(): boolean {
-    return this.behind < this.#bufferBytes;
+    // Where all flights together hold too much, nothing more is fetched for those who are behind.
+    return this.behind === 0 || (this.behind < this.#bufferBytes && this.#budget.used <= this.#budget.max);
   }
 
   add(chunk: Buffer): void {

@@ -81,6 +81,13 @@ function mayFly({ client }: Exchange, { fields }: CacheUse): boolean {
   return client.method !== 'HEAD' && fields.range === '';
 }
 
+/** What came under this key was not for others: its requests do not wait for each other, and keep their conditions. */
+function isNotForSharing({ flights, now }: Shared, { key, fields, entry }: CacheUse): boolean {
+  if (flights.isMarked(key, now())) return true;
+  const isConditional = fields.ifNoneMatch !== '' || fields.ifModifiedSince !== '';
+  return isConditional && entry === null && flights.wasMarked(key, now());
+}
+
 /** Follows the fetch of a twin, or begins one that twins can follow. */
 function coalesce(exchange: Exchange): StageResult {
   const use = exchange.cacheUse!;
@@ -88,7 +95,7 @@ function coalesce(exchange: Exchange): StageResult {
   if (use.key === '' || use.alone) return NEXT;
   const cache = exchange.upstream.cache!;
   if (exchange.client.method === 'HEAD') exchange.tap = new Refresh(cache, use, 'HEAD');
-  const isMarked = !use.fields.onlyIfCached && shared.flights.isMarked(use.key, shared.now());
+  const isMarked = !use.fields.onlyIfCached && isNotForSharing(shared, use);
   if (isMarked) use.detail = 'hit_for_miss';
   if (isMarked || !mayFly(exchange, use)) {
     cache.counters.misses++;

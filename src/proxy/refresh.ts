@@ -2,6 +2,7 @@
 
 import type { AnswerCache } from '../cache/answer-cache.ts';
 import { describesSame, tellsSameLength, validatorsOf } from '../cache/conditional.ts';
+import { placeOf } from '../cache/purge.ts';
 import { valuesOf } from '../fields.ts';
 import type { CacheUse } from './cache-use.ts';
 import type { AnswerTap, Exchange } from './exchange.ts';
@@ -33,16 +34,19 @@ export class Refresh implements AnswerTap {
     }
   }
 
-  #invalidateUri(exchange: Exchange, uri: string): void {
-    exchange.shared.flights.purge({ upstream: this.#cache.upstream, uri, prefix: null, key: null });
-    const query = uri.indexOf('?');
-    if (this.#cache.mayHold(query < 0 ? uri : uri.slice(0, query))) this.#cache.invalidate(uri);
+  #invalidateUri(exchange: Exchange, target: string): void {
+    const { upstream } = this.#cache;
+    const uri = placeOf(target);
+    exchange.shared.flights.purge({ upstream, uri, prefix: null, key: null });
+    const query = target.indexOf('?');
+    if (this.#cache.mayHold(query < 0 ? target : target.slice(0, query))) this.#cache.invalidate(uri);
   }
 
   /** A HEAD that describes the stored answer renews it; one that contradicts it makes it useless. */
   #refreshHead(exchange: Exchange, status: number, headers: readonly string[]): void {
     const { entry } = this.#use;
-    if (!entry || status !== entry.status) return;
+    // What was thrown out or replaced meanwhile is not to come back.
+    if (!entry || status !== entry.status || !this.#cache.memory.holds(entry)) return;
     const { etag, lastModified } = validatorsOf(headers);
     // Nothing to compare: it neither confirms nor contradicts.
     if (etag === '' && lastModified === '' && tellsSameLength(entry, headers)) return;

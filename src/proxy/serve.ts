@@ -15,8 +15,8 @@ import { REPLAY_ABOVE, Replay } from './replay.ts';
 export function serve(exchange: Exchange, use: CacheUse, entry: Entry): boolean {
   const cache = exchange.upstream.cache!;
   const { fields } = use;
-  const isGet = exchange.client.method !== 'HEAD';
-  const range = fields.range !== '' && isGet && entry.status === 200 ? rangeOf(entry, fields) : 'whole';
+  const { method } = exchange.client;
+  const range = fields.range !== '' && method === 'GET' && entry.status === 200 ? rangeOf(entry, fields) : 'whole';
   if (range === 'pass') {
     use.outcome = 'miss';
     use.forwarded = 'partial';
@@ -28,7 +28,9 @@ export function serve(exchange: Exchange, use: CacheUse, entry: Entry): boolean 
   cache.memory.touch(entry);
   const ttlS = Math.floor((freshUntil(entry) - now) / 1000);
   const own = ['age', String(Math.floor(entry.ageMs(now) / 1000)), 'cache-status', use.cacheStatus(ttlS)];
-  if (fields.ifNoneMatch !== '' || fields.ifModifiedSince !== '') {
+  const isConditional = fields.ifNoneMatch !== '' || fields.ifModifiedSince !== '';
+  // RFC 9110 sections 13.1.2 and 14.2: of other methods (a rule's POST) they say nothing.
+  if (isConditional && (method === 'GET' || method === 'HEAD')) {
     if (notModified(entry, fields)) {
       if (exchange.begin(304, '', notModifiedHeaders(entry.headers).concat(own))) exchange.finish(null);
       return true;

@@ -119,9 +119,10 @@ export class CacheDesk {
   async purge({ upstream, prefix, key }: PurgeOrder): Promise<{ memory: number; redis: number | null }> {
     const what = { upstream, uri: null, prefix, key };
     this.#around.outdate(what);
+    // At once, both: what is asked of Redis meanwhile must not come back from there.
+    const shared = this.#redis?.purge(upstream, prefix, key);
     const memory = await this.#memory.purge(what);
-    const redis = this.#redis ? await this.#redis.purge(upstream, prefix, key) : null;
-    return { memory, redis };
+    return { memory, redis: shared ? await shared : null };
   }
 
   /** @returns a sentence when the request is none */

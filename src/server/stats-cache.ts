@@ -19,8 +19,8 @@ export async function purge(desk: CacheAsker, query: URLSearchParams): Promise<A
     if (query.getAll(key).length > 1) return bad(`${key} is given twice`);
   }
   const prefix = query.get('prefix');
-  if (prefix !== null && !prefix.startsWith('/')) {
-    return bad('prefix must be the beginning of a path below the upstream, and so start with /');
+  if (prefix !== null && (!prefix.startsWith('/') || prefix.includes('?'))) {
+    return bad('prefix must be the beginning of a path below the upstream: it starts with / and has no query');
   }
   const purged = await desk.purge({ upstream: query.get('upstream'), prefix, key: query.get('key') });
   return ok(JSON_TYPE, `${JSON.stringify({ purged })}\n`);

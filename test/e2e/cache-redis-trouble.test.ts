@@ -1,5 +1,6 @@
 // Sidecars whose redis-server is frozen, killed, not there, or lies; and what it never gets to see.
 
+import { crc32 } from 'node:zlib';
 import type { Redis } from 'ioredis';
 import { cacheStatus, lines } from '../support/cache-scene.ts';
 import {
@@ -87,7 +88,7 @@ for (const { name, breakIt, mend } of breakages) {
   fleet(`${name} Redis under load fails no request and costs one timeout at most; it heals`, async (t, scene, rig) => {
     const { redis, raw, upstream, open } = scene;
     upstream.script = slow;
-    const proxies = [await open(), await open()];
+    const proxies = [await open({ timeoutMs: TIMEOUT_MS }), await open({ timeoutMs: TIMEOUT_MS })];
     const load = new Load(proxies, 10);
     await until('all is warm', () => load.laps.length > 100);
     const brokenAt = performance.now();
@@ -154,7 +155,7 @@ fleet('a proxy that starts without Redis works, and finds it later', async (t, s
 fleet('a proxy that starts while Redis is frozen serves at once', async (t, { redis, upstream, openBlind }, rig) => {
   upstream.script = (_request, connection) => connection.send(answer('x', FRESH));
   redis.freeze();
-  const proxy = await openBlind();
+  const proxy = await openBlind({ timeoutMs: TIMEOUT_MS });
   for (let i = 0; i < 5; i++) {
     const before = performance.now();
     t.equal((await ask(rig, proxy, get(`/ai/${i}`))).status, 200);
@@ -192,6 +193,14 @@ fleet('proxies stop while Redis owes them answers', async (t, { redis, upstream,
 
 // ---- a Redis that lies
 
+/** The same entry, sound in every respect, in another version of the format. */
+function ofVersion(entry: Buffer, version: number): Buffer {
+  const bytes = Buffer.from(entry);
+  bytes[3] = version;
+  bytes.writeUInt32BE(crc32(bytes.subarray(16), crc32(bytes.subarray(0, 12))), 12);
+  return bytes;
+}
+
 fleet('values that are no entries are misses, counted, and replaced', async (t, { raw, upstream, open, shut }, rig) => {
   const fields = `${FRESH}vary: accept-language\r\n`;
   upstream.script = (request, connection) =>
@@ -218,8 +227,8 @@ fleet('values that are no entries are misses, counted, and replaced', async (t, 
     ['truncated', x, whole.subarray(0, -1)],
     ['half of it', x, whole.subarray(0, whole.length >> 1)],
     ['its first bytes', x, whole.subarray(0, 5)],
-    ['of an older version', x, changed(3, 0)],
-    ['of a newer version', x, changed(3, 2)],
+    ['of an older version', x, ofVersion(whole, 0)],
+    ['of a newer version', x, ofVersion(whole, 2)],
     ['one bit of the body turned', x, changed(whole.length - 1, whole.at(-1)! ^ 1)],
     ['one bit of the head turned', x, changed(40, whole[40]! ^ 1)],
     ['of another key', x, (await raw.getBuffer(other))!],
@@ -254,10 +263,16 @@ fleet('keys of another type are in nobody’s way for long', async (t, { raw, up
   await stored(raw, 1);
   const names = await raw.keys('aiproxy:*');
   t.equal(names.length, 3, 'an answer, an index, a set');
-  for (const name of names) {
+  const foreign = async (name: string) => {
     await raw.del(name);
     await raw.hset(name, 'foreign', 'value');
-  }
+  };
+  await foreign(names.find((name) => name.startsWith('aiproxy:v:'))!);
+  const c = await open();
+  t.equal(cacheStatus(await ask(rig, c, get('/ai/x'))).fwd, 'uri-miss');
+  t.match(redisOf(c), { gets: 1, hits: 0, errors: 1, timeouts: 0, state: 'up' }, 'an error reply ends the look-up');
+  await stored(raw, 1);
+  for (const name of names) await foreign(name);
   for (let i = 0; i < 2; i++) {
     const got = await ask(rig, b, get('/ai/x'));
     t.equal(got.status, 200);
@@ -265,8 +280,7 @@ fleet('keys of another type are in nobody’s way for long', async (t, { raw, up
     t.equal(isHit(got), i > 0);
   }
   t.equal(redisOf(b).state, 'up');
-  const c = await stats(a, 'DELETE', '/cache');
-  t.ok('purged' in c);
+  t.ok('purged' in (await stats(a, 'DELETE', '/cache')));
   await eventually('all is gone', async () => (await raw.dbsize()) === 0);
   await ask(rig, a, get('/ai/x'));
   await stored(raw, 1);
@@ -277,10 +291,7 @@ fleet('keys of another type are in nobody’s way for long', async (t, { raw, up
 fleet('what one memory cannot take comes from Redis each time', async (t, { raw, upstream, open }, rig) => {
   const body = 'x'.repeat(2 << 20);
   upstream.script = (_request, connection) => connection.send(answer(body, FRESH));
-  const [large, small] = [
-    await open({ timeoutMs: 2000 }),
-    await open({ timeoutMs: 2000, cache: { maxBytes: 1 << 20, maxEntryBytes: 4 << 20 } }),
-  ];
+  const [large, small] = [await open(), await open({ cache: { maxBytes: 1 << 20, maxEntryBytes: 4 << 20 } })];
   await ask(rig, large, get('/ai/x'));
   await stored(raw, 1);
   for (let n = 1; n <= 3; n++) {
@@ -350,7 +361,9 @@ fleet('no credential is in any key or value of Redis, nor in a log', async (t, {
     for (const text of texts) t.ok(isHit(await ask(rig, b, text)), 'and found');
     const other = get('/ai/vary/http', lines(...credentials).replace(secrets[0]!, 'another'));
     t.notOk(isHit(await ask(rig, b, other)), 'by those who say the same');
+    await stored(raw, texts.length + 1);
     await ask(rig, a, post('/ai/vary/http', 'change', lines(...credentials)).replace('POST', 'PUT'));
+    await stored(raw, texts.length - 1);
     const everything = [...(await dump(raw)), ...a.rawLog, ...b.rawLog].join('\n');
     t.ok(everything.includes('aiproxy:v:') && everything.includes('max-age=60'), 'what is looked through');
     for (const secret of [...secrets, Buffer.from(secrets[0]!).toString('base64')]) {

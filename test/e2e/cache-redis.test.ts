@@ -1,7 +1,7 @@
 // Sidecars that share their answers over a real redis-server: what one has stored the others have, and what one throws out they lose.
 
 import { cacheStatus, lines } from '../support/cache-scene.ts';
-import { eventually, FRESH, fleet, isHit, RULE, redisOf, stats, stored, up } from '../support/fleet.ts';
+import { eventually, FRESH, fleet, isHit, RULE, redisOf, stats, stored, TIMEOUT_MS, up } from '../support/fleet.ts';
 import type { CacheOverrides, TestProxy } from '../support/proxy.ts';
 import type { RawAnswer, RawClient } from '../support/raw-client.ts';
 import { ask, get, landed, post, sent, silent } from '../support/twins.ts';
@@ -142,7 +142,7 @@ fleet('twins that meet while Redis is asked share the look-up and its answer', a
     await request.whole();
     connection.send(answer('the one', FRESH));
   };
-  const [a, b] = [await open(), await open({ timeoutMs: 5000 })];
+  const [a, b] = [await open(), await open()];
   await ask(rig, a, get('/ai/x'));
   await stored(raw, 1);
   for (const [path, hits] of [
@@ -172,7 +172,7 @@ fleet('twins that meet while Redis is asked share the look-up and its answer', a
 fleet('whoever leaves while Redis is asked is forgotten, the others are served', async (t, scene, rig) => {
   const { redis, raw, upstream, open } = scene;
   upstream.script = (_request, connection) => connection.send(answer('x', FRESH));
-  const [a, b] = [await open(), await open({ timeoutMs: 5000 })];
+  const [a, b] = [await open(), await open()];
   await ask(rig, a, get('/ai/x'));
   await stored(raw, 1);
   redis.freeze();
@@ -396,7 +396,7 @@ fleet('what was thrown out while Redis was frozen is gone once it is back', asyn
     if (request.method === 'PUT') version++;
     connection.send(answer(`v${version}`, FRESH));
   };
-  const [a, b] = [await open(), await open()];
+  const [a, b] = [await open({ timeoutMs: TIMEOUT_MS }), await open()];
   for (const path of ['/ai/x', '/ai/y']) await ask(rig, a, get(path));
   await stored(raw, 2);
   for (const path of ['/ai/x', '/ai/y']) t.ok(isHit(await ask(rig, b, get(path))));
@@ -420,7 +420,7 @@ fleet('what was asked for before an unsafe method is not kept after it', async (
     if (request.method === 'PUT') version++;
     connection.send(answer(`v${version}`, FRESH));
   };
-  const [a, b] = [await open(), await open({ timeoutMs: 5000 })];
+  const [a, b] = [await open(), await open()];
   const put = post('/ai/x', 'change').replace('POST', 'PUT');
   await ask(rig, a, get('/ai/x'));
   await stored(raw, 1);

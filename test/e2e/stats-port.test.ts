@@ -305,9 +305,10 @@ t.test('DELETE /cache with a mistake is a 400 and throws nothing out', async (t)
     ['?upstream=openai&x', /unknown parameter/],
     ['?Upstream=openai', /unknown parameter/],
     ['?upstream=a&upstream=b', /upstream is given twice/],
-    ['?prefix=v1', /start with \//],
-    ['?prefix=', /start with \//],
-    ['?prefix=%68ttp://a', /start with \//],
+    ['?prefix=v1', /starts with \//],
+    ['?prefix=', /starts with \//],
+    ['?prefix=%68ttp://a', /starts with \//],
+    ['?prefix=/v1%3Fx', /has no query/],
   ];
   for (const [query, message] of mistakes) {
     const answer = await fetch(`${url}/cache${query}`, { method: 'DELETE' });

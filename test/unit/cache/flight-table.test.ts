@@ -112,7 +112,9 @@ t.test('a mark ends when its time has come', async (t) => {
   t.ok(table.isMarked('k', 99));
   t.notOk(table.isMarked('other', 99));
   t.notOk(table.isMarked('k', 100));
-  t.notOk(table.isMarked('k', 50), 'and is forgotten then');
+  t.ok(table.wasMarked('k', 100 + 3_599_999), 'but remembered for an hour');
+  t.notOk(table.wasMarked('k', 100 + 3_600_000));
+  t.notOk(table.wasMarked('other', 0));
   table.mark('k', 100);
   table.mark('k', 200);
   t.ok(table.isMarked('k', 150), 'a new one counts from its own time');

@@ -59,8 +59,10 @@ t.test('an entry is judged by its terms and the wishes of the request (RFC 9111 
     [1, {}, { maxAgeMs: 0 }, 'request_max_age'],
     [0, {}, { maxAgeMs: 0 }, 'fresh'],
     [10_500, {}, { maxAgeMs: 20_000 }, 'expired'],
-    [10_500, {}, { maxAgeMs: 5000, maxStaleMs: 500 }, 'stale_allowed'],
-    [10_500, {}, { maxAgeMs: 5000, maxStaleMs: 499 }, 'expired'],
+    [10_500, {}, { maxAgeMs: 10_000, maxStaleMs: 500 }, 'stale_allowed'],
+    [10_500, {}, { maxAgeMs: 10_000, maxStaleMs: 499 }, 'request_max_age'],
+    [10_500, {}, { maxAgeMs: 5000, maxStaleMs: 500 }, 'request_max_age'],
+    [10_500, {}, { maxAgeMs: 5000, maxStaleMs: Infinity }, 'stale_allowed'],
     // section 5.2.1.3
     [5000, {}, { minFreshMs: 5000 }, 'fresh'],
     [5001, {}, { minFreshMs: 5000 }, 'request_min_fresh'],
