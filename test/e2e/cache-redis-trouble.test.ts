@@ -18,7 +18,7 @@ import {
 import type { CacheOverrides, TestProxy } from '../support/proxy.ts';
 import { type RawAnswer, RawClient } from '../support/raw-client.ts';
 import type { TestRedis } from '../support/redis.ts';
-import { requestText } from '../support/rig.ts';
+import { type Rig, requestText } from '../support/rig.ts';
 import { ask, get, post, sent } from '../support/twins.ts';
 import { until, whileNothing } from '../support/until.ts';
 import { answer, chunk, chunkedHead, LAST_CHUNK, type Script } from '../support/upstream.ts';
@@ -79,6 +79,16 @@ const slow: Script = async (request, connection) => {
   connection.send(answer(request.target, lines('cache-control: public, max-age=60')));
 };
 
+/** What one stores the other finds: soon, for what was being fetched when the connection came back may have missed a purge. */
+async function share(rig: Rig, a: TestProxy, b: TestProxy): Promise<void> {
+  let n = 0;
+  await eventually('they share again', async () => {
+    const text = get(`/ai/again/${n++}`);
+    await ask(rig, a, text);
+    return isHit(await ask(rig, b, text));
+  });
+}
+
 const breakages: { name: string; breakIt: (redis: TestRedis) => unknown; mend: (redis: TestRedis) => unknown }[] = [
   { name: 'freezing', breakIt: (redis) => redis.freeze(), mend: (redis) => redis.thaw() },
   { name: 'killing', breakIt: (redis) => redis.kill(), mend: (redis) => redis.restart() },
@@ -86,7 +96,7 @@ const breakages: { name: string; breakIt: (redis: TestRedis) => unknown; mend: (
 
 for (const { name, breakIt, mend } of breakages) {
   fleet(`${name} Redis under load fails no request and costs one timeout at most; it heals`, async (t, scene, rig) => {
-    const { redis, raw, upstream, open } = scene;
+    const { redis, upstream, open } = scene;
     upstream.script = slow;
     const proxies = [await open({ timeoutMs: TIMEOUT_MS }), await open({ timeoutMs: TIMEOUT_MS })];
     const load = new Load(proxies, 10);
@@ -125,16 +135,12 @@ for (const { name, breakIt, mend } of breakages) {
       t.match(said, [/there/, /away/, /there/]);
       t.ok(said.length % 2 === 1 && said.length <= 7, `${said.length} lines about it`);
     }
-    // What one of them stores now the other finds.
-    const [a, b] = proxies as [TestProxy, TestProxy];
-    await ask(rig, a, get('/ai/afterwards'));
-    await eventually('it is in Redis', async () => (await raw.exists('aiproxy:u:ai:/afterwards')) === 1);
-    t.ok(isHit(await ask(rig, b, get('/ai/afterwards'))));
+    await share(rig, proxies[0]!, proxies[1]!);
   });
 }
 
 fleet('a proxy that starts without Redis works, and finds it later', async (t, scene, rig) => {
-  const { redis, raw, upstream, openBlind } = scene;
+  const { redis, upstream, openBlind } = scene;
   upstream.script = (_request, connection) => connection.send(answer('x', FRESH));
   await redis.kill();
   const [a, b] = [await openBlind(), await openBlind()];
@@ -146,9 +152,7 @@ fleet('a proxy that starts without Redis works, and finds it later', async (t, s
   t.match(redisOf(a), { timeouts: 0, dropped: 1, puts: 0 });
   await redis.restart();
   for (const proxy of [a, b]) await up(proxy);
-  await ask(rig, a, get('/ai/y'));
-  await stored(raw, 1);
-  t.ok(isHit(await ask(rig, b, get('/ai/y'))));
+  await share(rig, a, b);
   t.equal(a.log.filter(({ msg }) => msg.includes('shared cache')).length, 2);
 });
 
