@@ -151,9 +151,9 @@ export class AnswerCache {
     void this.remote?.purgeUri(entry.upstream, entry.uri);
   }
 
-  /** An entry of the shared store becomes one of ours too. */
-  adopt(entry: Entry): void {
-    if (worthKeeping(entry, Date.now())) this.memory.put(entry);
+  /** An entry of the shared store becomes one of ours too. @param now wall clock, ms */
+  adopt(entry: Entry, now: number): void {
+    if (worthKeeping(entry, now)) this.memory.put(entry);
   }
 
   /** Nothing stored of this URI is used any more, whatever its variant or credential. */

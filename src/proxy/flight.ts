@@ -407,7 +407,7 @@ export class Flight implements Client, Flying {
   /** The other store had it: everybody looks again, and nobody asks there twice. */
   recalled(entry: Entry): void {
     this.#land();
-    this.#cache.adopt(entry);
+    this.#cache.adopt(entry, this.#exchange.shared.wallClock());
     const body = this.#exchange.takeBody();
     for (const seat of [...this.#seats]) {
       const { exchange } = seat;

@@ -16,6 +16,7 @@ import { Attempt } from './attempt.ts';
 import { Body } from './body.ts';
 import { CacheUse } from './cache-use.ts';
 import type { Client } from './client.ts';
+import { Phase } from './deadlines.ts';
 import { DONE, Exchange, type Holder, NEXT, type Shared, type Stage, type StageResult, WAIT } from './exchange.ts';
 import { Flight } from './flight.ts';
 import { Refresh } from './refresh.ts';
@@ -134,6 +135,8 @@ function launch(leader: Exchange, use: CacheUse, body: Body | null, background: 
 function recall(exchange: Exchange): StageResult {
   const flight = exchange.client as Flight;
   if (!flight.asksRemote) return NEXT;
+  // No deadline of ours: the store has its own.
+  exchange.enter(Phase.Connect, exchange.shared.now());
   exchange.park(THE_STORE);
   flight.cache.remote!.get(
     flight.key,

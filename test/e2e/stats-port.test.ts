@@ -425,8 +425,12 @@ t.test('a body that is no request to explain is a 400 with a sentence', async (t
   ];
   for (const [body, message] of bodies) {
     const answer = await fetch(`${url}/cache/explain`, { method: 'POST', body });
-    t.equal(answer.status, 400, String(body).slice(0, 60));
-    t.match(await answer.json(), { error: { code: 'bad_request', message } }, String(body).slice(0, 60));
+    t.equal(answer.status, 400, JSON.stringify(String(body).slice(0, 60)));
+    t.match(
+      await answer.json(),
+      { error: { code: 'bad_request', message } },
+      JSON.stringify(String(body).slice(0, 60)),
+    );
   }
   t.strictSame(source.explained, []);
   const unknown = await fetch(`${url}/cache/explain`, { method: 'POST', body: '{"url":"/nobody/x"}' });
