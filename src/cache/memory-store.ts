@@ -55,6 +55,13 @@ export class MemoryStore {
     return this.#keys.get(key) ?? null;
   }
 
+  /** Entries of one URI, under whatever keys. */
+  countAt(upstream: string, uri: string): number {
+    let count = 0;
+    for (let entry = this.#places.get(upstream)?.get(uri) ?? null; entry; entry = entry.after) count++;
+    return count;
+  }
+
   /** It was used. Nothing changes places during a walk, or the walk would miss what is used at that moment. */
   touch(entry: Entry): void {
     if (entry === this.#newest || this.#walks.size > 0 || !this.holds(entry)) return;

@@ -5,7 +5,7 @@ import type { Entry } from '../cache/entry.ts';
 import { freshUntil, judge } from '../cache/judge.ts';
 import type { KeyPart } from '../cache/key-parts.ts';
 import type { MemoryStore } from '../cache/memory-store.ts';
-import type { Purge } from '../cache/purge.ts';
+import { type Purge, placeOf } from '../cache/purge.ts';
 import { rangeOf } from '../cache/ranges.ts';
 import type { RedisStore } from '../cache/redis-store.ts';
 import { sameVariant, varyValues } from '../cache/vary.ts';
@@ -182,8 +182,13 @@ export class CacheDesk {
     if (chosen) use.detail = 'several_ranges';
     else if (!use.entry && this.#around.isMarked(use.key)) use.detail = 'hit_for_miss';
     else if (policyOf(use, cache) === 'coalesce') use.detail = 'only_shared';
+    const others = use.detail === '' && !first ? this.#memory.countAt(cache.upstream, placeOf(use.uri)) : 0;
+    const beside =
+      others === 0
+        ? ''
+        : `; under other keys of this URI: ${others}, so one of the parts below is not what it was then`;
     const end = use.fields.onlyIfCached ? '; it says only-if-cached, so the answer is 504' : '';
-    return { verdict: 'miss', because: reason(use) + end };
+    return { verdict: 'miss', because: reason(use) + beside + end };
   }
 
   /** Those in memory; else the one of the shared store that this request would get. */

@@ -729,3 +729,14 @@ t.test('what a port answers does not steer the terminal', async (t) => {
   t.notMatch(said.stdout, new RegExp(`[${esc}\\r\u0080-\u009f]`));
   t.equal(said.stdout.split('\n').filter((line) => line.startsWith('HIT')).length, 1);
 });
+
+e2e('a miss tells of answers of the same URI under other keys', async (t, rig) => {
+  const { url } = await upstream(rig);
+  const proxy = await rig.one({ url, cache: { rules: [{ ttlMs: 60_000, match: { methods: ['GET'] } }] } });
+  t.match(await explained(proxy, '/ai/x'), { verdict: 'miss', because: 'nothing is stored under this key' });
+  for (const accept of ['*/*', 'a/b']) await rig.ask(proxy, '/ai/x', { headers: `accept: ${accept}\r\n` });
+  await rig.ask(proxy, '/ai/x?another');
+  const { verdict, because } = await explained(proxy, '/ai/x');
+  t.equal(verdict, 'miss');
+  t.match(because, /^nothing is stored under this key; under other keys of this URI: 2, so one of the parts below/);
+});
