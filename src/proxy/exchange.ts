@@ -16,6 +16,7 @@ import type { CacheUse } from './cache-use.ts';
 import type { Client, ClientListener } from './client.ts';
 import { dueFailure, hasWaitedEnough, nextDeadline, Phase } from './deadlines.ts';
 import type { Flight } from './flight.ts';
+import { goAlone } from './following.ts';
 import { report, serverTiming } from './report.ts';
 
 /** What a stage says: go on, over (an answer was given), or wait (somebody will unpark the exchange). */
@@ -231,45 +232,6 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     operation?.wait.record(waitMs);
   }
 
-  // ---- a fetch shared with others
-
-  /** From now on the answer comes from there. */
-  follow(seat: RunningAttempt): void {
-    this.attempt = seat;
-    this.enter(Phase.Flight, this.shared.now());
-    this.rearm();
-  }
-
-  /** Leaves it, and asks the upstream on its own. @param why one word for Cache-Status */
-  goAlone(why: string): void {
-    const use = this.cacheUse!;
-    const { counters } = this.upstream.cache!;
-    this.attempt?.cancel();
-    this.attempt = null;
-    use.alone = true;
-    use.outcome = 'miss';
-    use.collapsed = false;
-    use.wasForwarded = true;
-    use.forwardStatus = 0;
-    use.detail = why;
-    counters.unshared++;
-    counters.misses++;
-    this.advance();
-  }
-
-  /** What the fetch spent so far counts as this exchange's own, as far as it was there to wait for it. */
-  tookFrom(flight: Exchange, isLeader: boolean): void {
-    this.queuedAt = flight.queuedAt < 0 ? -1 : Math.max(flight.queuedAt, this.acceptedAt);
-    this.grantedAt = flight.grantedAt < 0 ? -1 : Math.max(flight.grantedAt, this.acceptedAt);
-    this.dispatchedAt = flight.dispatchedAt < 0 ? -1 : Math.max(flight.dispatchedAt, this.acceptedAt);
-    this.sentAt = flight.sentAt < 0 ? -1 : Math.max(flight.sentAt, this.acceptedAt);
-    this.headAt = flight.headAt < 0 ? -1 : Math.max(flight.headAt, this.acceptedAt);
-    if (!isLeader) return;
-    this.connectMs = flight.connectMs;
-    this.attempts = flight.attempts;
-    this.reused = flight.reused;
-  }
-
   /** The body goes to the exchange that fetches for this one, or back. */
   takeBody(): Body | null {
     const { body } = this;
@@ -438,7 +400,7 @@ export class Exchange implements ClientListener, Grantee, Expiring {
 
   expired(now: number): void {
     if (hasWaitedEnough(this, now)) {
-      this.goAlone('flight_wait');
+      goAlone(this, 'flight_wait');
       return;
     }
     const code = dueFailure(this, now);

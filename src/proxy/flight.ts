@@ -22,6 +22,7 @@ import type { RequestHead } from '../http/request-head.ts';
 import type { CacheUse } from './cache-use.ts';
 import type { Client, ClientListener } from './client.ts';
 import type { Exchange } from './exchange.ts';
+import { follow, goAlone, takeTimes } from './following.ts';
 import { Pieces } from './pieces.ts';
 import { mayBeShared } from './reuse.ts';
 import { Seat } from './seat.ts';
@@ -144,7 +145,7 @@ export class Flight implements Client, Flying {
     const seat = new Seat(this, exchange);
     if (isLeader) this.#leader = seat;
     this.#seats.add(seat);
-    exchange.follow(seat);
+    follow(exchange, seat);
     if (this.#answer) {
       this.#beginFor(seat, this.#answer);
       seat.resume();
@@ -250,9 +251,9 @@ export class Flight implements Client, Flying {
       use.forwardStatus = status;
       use.detail = detail;
       use.collapsed = seat !== this.#leader;
-      exchange.tookFrom(this.#exchange, seat === this.#leader);
+      takeTimes(exchange, this.#exchange, seat === this.#leader);
       seat.rise();
-      if (!serve(exchange, use, entry)) exchange.goAlone(use.detail);
+      if (!serve(exchange, use, entry)) goAlone(exchange, use.detail);
     }
   }
 
@@ -287,7 +288,7 @@ export class Flight implements Client, Flying {
     if (!forAll && answer.status < 400) flights.mark(this.key, now() + MARK_MS);
     for (const seat of [...this.#seats]) {
       if (seat === this.#leader) this.#beginFor(seat, answer, isStored);
-      else if (!forAll) seat.exchange.goAlone(answer.why);
+      else if (!forAll) goAlone(seat.exchange, answer.why);
       else if (!this.#isVariant(seat.exchange.head.forward, answer.vary)) {
         seat.rise();
         seat.exchange.cacheUse!.vary = answer.vary;
@@ -324,7 +325,7 @@ export class Flight implements Client, Flying {
       counters.coalesced++;
       counters.savedRequests++;
     }
-    exchange.tookFrom(this.#exchange, isLeader);
+    takeTimes(exchange, this.#exchange, isLeader);
     if (this.method === 'GET' && answer.isKnownTo(use.fields)) {
       if (this.pieces.record) this.#goesOn = true;
       seat.rise();
@@ -377,11 +378,11 @@ export class Flight implements Client, Flying {
     this.#land();
     for (const seat of [...this.#seats]) {
       if (seat !== this.#leader && !isTheirs && !seat.exchange.begun) {
-        seat.exchange.goAlone('failed');
+        goAlone(seat.exchange, 'failed');
         continue;
       }
       if (!seat.exchange.begun) this.#cache.counters.misses++;
-      seat.exchange.tookFrom(this.#exchange, seat === this.#leader);
+      takeTimes(seat.exchange, this.#exchange, seat === this.#leader);
       seat.exchange.fail(code, detail);
     }
     this.pieces.release();
@@ -427,7 +428,7 @@ export class Flight implements Client, Flying {
   #apart(why: string): void {
     this.#land();
     if (this.#leader) this.#leader.exchange.body = this.#exchange.takeBody();
-    for (const seat of [...this.#seats]) seat.exchange.goAlone(why);
+    for (const seat of [...this.#seats]) goAlone(seat.exchange, why);
   }
 
   #land(): void {

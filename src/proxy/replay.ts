@@ -2,6 +2,7 @@
 
 import { type Expiring, Timer } from '../flow/timer-wheel.ts';
 import type { Exchange, RunningAttempt } from './exchange.ts';
+import { follow } from './following.ts';
 
 /** Bodies beyond this are sent in pieces of this size, so that a slow reader is seen to make progress. */
 export const REPLAY_ABOVE = 64 * 1024;
@@ -28,7 +29,7 @@ export class Replay implements RunningAttempt, Expiring {
   }
 
   start(): void {
-    this.#exchange.follow(this);
+    follow(this.#exchange, this);
     this.#go();
   }
 
