@@ -320,6 +320,8 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     if (!this.upstreamPaused || this.settled) return;
     this.upstreamPaused = false;
     this.lastByteAt = this.shared.now();
+    // The pause may have outlasted the idle deadline, and had none of its own.
+    this.rearm();
     this.attempt?.resume();
   }
 

@@ -153,7 +153,13 @@ export class StatsPort {
     if (reads && waitsForContinue) response.writeContinue(); // the others get their answer: nothing wants that body
     const body = reads ? readBody(request) : NO_BODY;
     if (!reads) discardBody(request);
-    const begin = () => void this.#send(request, response, refused, body);
+    const begin = () => {
+      // Nobody awaits it: what it throws would end the process.
+      this.#send(request, response, refused, body).catch((error) => {
+        this.#onError(error);
+        response.destroy();
+      });
+    };
     if (!before || before.writableFinished) begin();
     else before.once('close', () => setImmediate(begin));
   }

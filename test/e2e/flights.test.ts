@@ -600,3 +600,27 @@ e2e('a drain waits for followers, and cuts them when its time is over', async (t
     await landed(proxy);
   }
 });
+
+e2e(
+  'idle counts again when a pause has outlasted it: an upstream that falls silent afterwards is found out',
+  async (t, rig) => {
+    const upstream = await rig.upstream(silent);
+    const proxy = await rig.one(
+      { url: upstream.url, timeouts: { idleMs: 300, writeStallMs: Number.POSITIVE_INFINITY }, ...COALESCE },
+      { flights: { bufferBytes: 64 << 10 } },
+    );
+    const [client] = await twins(rig, proxy, 1, get('/ai/x'));
+    client!.pause();
+    const { connection } = await upstream.request(0);
+    connection.send(chunkedHead());
+    for (let i = 0; i < 300; i++) connection.send(chunk('x'.repeat(64 << 10)));
+    await until('the upstream is paused', () => connection.socket.writableLength > 1 << 20);
+    await whileNothing(700);
+    client!.resume();
+    const { body, ending } = await client!.head().then(() => client!.rest());
+    t.equal(body.length, 300 * (64 << 10), 'what was sent has come');
+    t.equal(ending, 'reset');
+    t.same(proxy.upstream().failures, { idle_timeout: 1 });
+    await landed(proxy);
+  },
+);
