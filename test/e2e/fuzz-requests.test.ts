@@ -40,11 +40,21 @@ class Wire extends Duplex {
   }
 }
 
-// Node takes `Proxy-Connection: close` for an end of the connection, which no RFC says and we do not: it reads another name there.
-const hide = (text: string) => text.replace(/p(?=roxy-connection)/gi, (p) => (p === 'p' ? 'x' : 'X'));
-const show = (text: string) => text.replace(/x(?=roxy-connection)/gi, (x) => (x === 'x' ? 'p' : 'P'));
+/**
+ * Node takes `Proxy-Connection: close` for an end of the connection, which no RFC says and we do not: it reads another name there,
+ * spelt with two characters of names that the text has nowhere else, so that also a part of it can be read back.
+ */
+function veil(text: string): { hide: (text: string) => string; show: (text: string) => string } {
+  const [lower, upper] = [..."!#$%&'*+^_`|~"].filter((c) => !text.includes(c));
+  if (!lower || !upper) throw new Error('no two characters are left to hide Proxy-Connection with');
+  return {
+    hide: (text) => text.replace(/p(?=roxy-connection)/gi, (p) => (p === 'p' ? lower : upper)),
+    show: (text) => text.replaceAll(lower, 'p').replaceAll(upper, 'P'),
+  };
+}
 
 async function nodeReads(text: string): Promise<Verdict> {
+  const { hide, show } = veil(text);
   const requests: Read[] = [];
   let error = '';
   let at = 0;
