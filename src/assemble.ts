@@ -7,30 +7,47 @@ import { decodeEntry, encodeEntry } from './cache/entry-format.ts';
 import { FlightTable } from './cache/flight-table.ts';
 import { worthKeeping } from './cache/judge.ts';
 import { MemoryStore } from './cache/memory-store.ts';
+import type { PurgeMessage } from './cache/redis-purge.ts';
 import { RedisStore } from './cache/redis-store.ts';
-import type { CacheStoreConfig, Config, UpstreamConfig } from './config/schema.ts';
+import type { Config, OverloadConfig, UpstreamConfig } from './config/schema.ts';
+import { adaptiveLimit } from './flow/adaptive-limit.ts';
+import type { BreakerState } from './flow/breaker.ts';
 import { ByteBudget } from './flow/byte-budget.ts';
 import { Limiter } from './flow/limiter.ts';
+import { Overload } from './flow/overload.ts';
 import { QueueAlarm, type QueueLevel } from './flow/queue-alarm.ts';
+import { SharedPermits } from './flow/shared-permits.ts';
+import { SharedRate } from './flow/shared-rate.ts';
 import { TimerWheel } from './flow/timer-wheel.ts';
 import { AccessLogger, type Log } from './observe/log.ts';
 import { renderMetrics } from './observe/metrics.ts';
+import { LoopLag, MemoryGauge } from './observe/pressure.ts';
 import { SLICE_MS } from './observe/rolling-histogram.ts';
 import { LimiterStats, ListenerStats } from './observe/stats.ts';
+import { Entrance } from './proxy/entrance.ts';
 import type { Shared } from './proxy/exchange.ts';
 import type { Flight } from './proxy/flight.ts';
-import { Entrance } from './proxy/pipeline.ts';
+import { launchHedge, planRoutes } from './proxy/pipeline.ts';
 import { Routes } from './proxy/routes.ts';
+import { RedisHub } from './redis/hub.ts';
+import { RedisPermits } from './redis/permits.ts';
+import { RedisRates } from './redis/rate.ts';
 import { CacheDesk } from './server/cache-desk.ts';
 import { redisSnapshot } from './server/cache-gauges.ts';
 import { Drain } from './server/drain.ts';
 import { Gauges } from './server/gauges.ts';
 import { Listener } from './server/listener.ts';
+import { hubSnapshot, overloadSnapshot } from './server/resilience-gauges.ts';
 import { StatsPort } from './server/stats-port.ts';
+import type { MakeSharedPace } from './upstream/metering.ts';
 import { Upstream } from './upstream/upstream.ts';
+import type { UpstreamTarget } from './upstream/upstream-target.ts';
 
 const WHEEL_TICK_MS = 15;
 const PULSE_MS = 1000;
+const PRESSURE_MS = 250;
+/** What the cache keeps at each look while memory is short. */
+const SHRINK_TO = 0.8;
 /** A limiter of an upstream that names none: its connections are the limit, the queue is bounded. */
 const OWN_MAX_QUEUE = 10_000;
 
@@ -62,17 +79,26 @@ export function assemble(
   const limiters = makeLimiters(config, log);
   const memory = new MemoryStore(config.cache.maxBytes, config.cache.maxVariants, now);
   const flights = new FlightTable<Flight>();
-  const redis = makeRedis(config.cache, memory, flights, log, now);
+  const redis = makeRedis(config, memory, flights, log, now);
+  const store = redis?.store ?? null;
+  const permits = redis?.permits ? sharePermits(config, limiters, redis.permits, now) : [];
   const flightMemory = new ByteBudget(config.flights.memoryBytes);
+  const rates = redis?.rates;
+  const makeShared: MakeSharedPace | null = rates
+    ? (key, { requests, perMs, burst, onLimit }) => new SharedRate(rates, key, perMs / requests, burst, onLimit, now)
+    : null;
   const upstreams = config.upstreams.map((upstreamConfig) => {
     const { limiter, stats } = limiters.get(upstreamConfig.limiter ?? ownLimiterName(upstreamConfig.name))!;
     try {
-      const cache = makeCache(upstreamConfig, memory, config.cache.maxEntryBytes, redis);
-      return new Upstream(upstreamConfig, limiter, stats, cache, wheel, now);
+      const cache = makeCache(upstreamConfig, memory, config.cache.maxEntryBytes, store);
+      const upstream = new Upstream(upstreamConfig, limiter, stats, cache, makeShared, wheel, now);
+      upstream.onBreaker = (of, target, state) => sayBreaker(log, of, target, state);
+      return upstream;
     } catch (error) {
       throw new Error(`upstream ${upstreamConfig.name}: its tls material is not usable: ${(error as Error).message}`);
     }
   });
+  const overload = config.overload ? new Overload(config.overload) : null;
   const listenerStats = new ListenerStats();
   const bodyMemory = new ByteBudget(config.listener.bodyMemoryBytes);
   const shared: Shared = {
@@ -87,13 +113,15 @@ export function assemble(
     flightBufferBytes: config.flights.bufferBytes,
     flightWaiters: config.flights.maxWaiters,
     flightWaitMs: config.flights.waitMs,
+    launchHedge,
+    overload,
     access: new AccessLogger(log, config.log.access),
     onBug: (error) => log.error({ err: error }, 'a bug in aiproxy; one exchange failed, please report it'),
     onSettled: () => {
       listenerStats.inFlight--;
     },
   };
-  const routes = new Routes(upstreams);
+  const routes = new Routes(upstreams, planRoutes);
   const entrance = new Entrance(shared, routes, listenerStats);
   const listeners = config.listen.map(
     (address) => new Listener(address, config.listener, entrance, listenerStats, wheel, now),
@@ -105,10 +133,12 @@ export function assemble(
     limiters: [...limiters.values()],
     listener: listenerStats,
     bodyMemory,
-    cache: { memory, flights, flightMemory, redis: redis ? () => redisSnapshot(redis) : null },
+    cache: { memory, flights, flightMemory, redis: store ? () => redisSnapshot(store) : null },
+    overload: () => (overload ? overloadSnapshot(overload) : null),
+    redis: () => (redis ? hubSnapshot(redis.hub, redis.rates) : null),
     draining: () => drain.draining,
   });
-  const desk = new CacheDesk(memory, redis, routes, {
+  const desk = new CacheDesk(memory, store, routes, {
     wallClock,
     bodyBufferBytes: config.listener.bodyBufferBytes,
     isMarked: (key) => flights.isMarked(key, now()),
@@ -136,17 +166,22 @@ export function assemble(
     const listen: AddressInfo[] = [];
     for (const listener of listeners) listen.push(await listener.start());
     serving = true;
-    for (const upstream of upstreams) upstream.pool.warm();
-    void redis?.start();
+    for (const { targets } of upstreams) for (const { pool } of targets.all) pool.warm();
+    redis?.hub.start();
+    for (const permit of permits) permit.start();
     every(SLICE_MS, () => gauges.rotate());
     every(PULSE_MS, () => {
       for (const { limiter, pulse } of limiters.values()) {
         limiter.pulse();
         pulse();
       }
+      for (const { retryBudget } of upstreams) retryBudget?.pulse(now());
     });
+    if (config.overload) {
+      every(PRESSURE_MS, watchPressure(config.overload, overload!, memory, listeners, log, now));
+    }
     every(config.maintenance.intervalMs, () => {
-      for (const upstream of upstreams) upstream.pool.maintain();
+      for (const { targets } of upstreams) for (const { pool } of targets.all) pool.maintain();
     });
     every(config.cache.sweepIntervalMs, () => void memory.sweep((entry) => worthKeeping(entry, wallClock())));
     return { listen, stats };
@@ -157,8 +192,10 @@ export function assemble(
     drain.hurry();
     await drain.start();
     flights.stopAll();
-    await redis?.stop();
-    for (const upstream of upstreams) upstream.pool.stop();
+    store?.stop();
+    await Promise.all(permits.map((permit) => permit.stop()));
+    await redis?.hub.stop();
+    for (const { targets } of upstreams) for (const { pool } of targets.all) pool.stop();
     gauges.stop();
     await statsPort.stop();
   };
@@ -205,33 +242,66 @@ function makeCache(
   return cache || coalesce ? new AnswerCache(name, cache, coalesce, memory, maxEntryBytes, redis) : null;
 }
 
+/** What is shared with other sidecars over one connection; each part is null when it is not. */
+interface SharedOverRedis {
+  readonly hub: RedisHub;
+  readonly store: RedisStore | null;
+  readonly rates: RedisRates | null;
+  readonly permits: RedisPermits | null;
+}
+
+/** null = nothing is shared */
 function makeRedis(
-  config: CacheStoreConfig,
+  { redis, cache, upstreams, limiters }: Config,
   memory: MemoryStore,
   flights: FlightTable<Flight>,
   log: Log,
   now: () => number,
-): RedisStore | null {
-  if (!config.redis) return null;
-  return new RedisStore({
-    config: config.redis,
-    maxVariants: config.maxVariants,
-    encode: encodeEntry,
-    decode: decodeEntry,
-    onPurge: (message) => {
-      flights.purge(message);
-      void memory.purge(message);
-    },
-    onDown: (reason) => log.warn({ reason }, 'the shared cache is away; memory serves alone'),
-    onUp: () => log.info('the shared cache is there'),
-    now,
+): SharedOverRedis | null {
+  const sharesAnswers = cache.store === 'redis';
+  const sharesRates = upstreams.some(({ rateLimits }) => rateLimits.some(({ shared }) => shared));
+  const sharesPermits = limiters.some(({ shared }) => shared);
+  if (!redis || !(sharesAnswers || sharesRates || sharesPermits)) return null;
+  const hub = new RedisHub(redis, now);
+  hub.use({
+    onDown: (reason) => log.warn({ reason }, 'Redis is away; what is shared over it carries on locally'),
+    onUp: () => log.info('Redis is there'),
   });
+  const onPurge = (message: PurgeMessage) => {
+    flights.purge(message);
+    void memory.purge(message);
+  };
+  const store = { hub, maxVariants: cache.maxVariants, encode: encodeEntry, decode: decodeEntry, onPurge };
+  return {
+    hub,
+    store: sharesAnswers ? new RedisStore(store) : null,
+    rates: sharesRates ? new RedisRates(hub) : null,
+    permits: sharesPermits ? new RedisPermits(hub) : null,
+  };
 }
 
 interface NamedLimiter {
   readonly limiter: Limiter;
   readonly stats: LimiterStats;
   readonly pulse: () => void;
+}
+
+/** Limiters whose permits all sidecars share lease them from Redis. */
+function sharePermits(
+  { limiters }: Config,
+  made: ReadonlyMap<string, NamedLimiter>,
+  ledger: RedisPermits,
+  now: () => number,
+): SharedPermits[] {
+  return limiters
+    .filter(({ shared }) => shared)
+    .map(({ name, maxConcurrent }) => {
+      const { limiter } = made.get(name)!;
+      const permits = new SharedPermits(ledger, name, maxConcurrent, now);
+      permits.onChange = () => limiter.pump();
+      limiter.shared = permits;
+      return permits;
+    });
 }
 
 function ownLimiterName(upstream: string): string {
@@ -249,14 +319,49 @@ function makeLimiters(config: Config, log: Log): Map<string, NamedLimiter> {
       pulse: () => sayQueue(log, limiter, alarm.pulse(limiter.queued)),
     });
   };
-  for (const { name, maxConcurrent, maxQueue, queueTimeoutMs } of config.limiters) {
-    add(new Limiter(name, maxConcurrent, maxQueue, queueTimeoutMs));
+  for (const { name, maxConcurrent, maxQueue, queueTimeoutMs, lanes, adaptive } of config.limiters) {
+    const limiter = new Limiter(name, maxConcurrent, maxQueue, queueTimeoutMs, lanes);
+    limiter.adaptive = adaptive ? adaptiveLimit(adaptive) : null;
+    limiter.adaptiveRules = adaptive;
+    add(limiter);
   }
   for (const { name, limiter, pool } of config.upstreams) {
     if (limiter === null)
       add(new Limiter(ownLimiterName(name), pool.connections, OWN_MAX_QUEUE, Number.POSITIVE_INFINITY));
   }
   return limiters;
+}
+
+/** What is done about it when the process has too much to do, or too little memory. */
+function watchPressure(
+  { memoryBytes }: OverloadConfig,
+  overload: Overload,
+  memory: MemoryStore,
+  listeners: readonly Listener[],
+  log: Log,
+  now: () => number,
+): () => void {
+  const gauge = new MemoryGauge(memoryBytes);
+  const lag = new LoopLag(PRESSURE_MS);
+  const words = ['calm again', 'makes its cache smaller', 'refuses new requests', "closes its clients' connections"];
+  return () => {
+    const before = overload.level;
+    gauge.read();
+    const level = overload.measured(gauge.used, gauge.limit, lag.tick(now()));
+    if (overload.shrinking) memory.shrinkTo(memory.bytes * SHRINK_TO);
+    for (const listener of listeners) listener.press(overload.closing);
+    if (level === before) return;
+    const facts = { level, memory_share: overload.memoryShare, loop_lag_ms: Math.round(overload.loopLagMs) };
+    if (level > before) log.warn(facts, `overload: aiproxy ${words[level]}`);
+    else log.info(facts, level === 0 ? 'overload: aiproxy is calm again' : `overload: aiproxy still ${words[level]}`);
+  };
+}
+
+function sayBreaker(log: Log, upstream: Upstream, target: UpstreamTarget, state: BreakerState): void {
+  const facts = { upstream: upstream.name, target: target.url, state };
+  if (state === 'open') log.warn(facts, 'the breaker has opened: the upstream fails too often');
+  else if (state === 'half_open') log.info(facts, 'one request probes whether the upstream is well again');
+  else log.info(facts, 'the breaker has closed: the upstream is well again');
 }
 
 function sayQueue(log: Log, limiter: Limiter, level: QueueLevel | null): void {

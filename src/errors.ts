@@ -44,6 +44,13 @@ export const FAILURES = {
     'proxy_internal_response',
     'The request said only-if-cached, and no stored answer may be used for it',
   ),
+  deadline_exceeded: row(
+    504,
+    'client',
+    false,
+    'http_response_timeout',
+    'The deadline that the caller gave has passed (x-aiproxy-deadline-ms, x-envoy-expected-rq-timeout-ms or grpc-timeout)',
+  ),
   client_gone: row(499, 'client', true, 'http_request_error', 'The client left before the answer was complete'),
   internal_error: row(500, 'proxy', false, 'proxy_internal_error', 'aiproxy failed; this is a bug, please report it'),
   body_memory_full: row(
@@ -55,6 +62,21 @@ export const FAILURES = {
   ),
   queue_full: row(503, 'proxy', true, 'connection_limit_reached', 'The queue of the limiter is full (max_queue)'),
   queue_timeout: row(503, 'proxy', true, 'connection_limit_reached', 'No permit came free in time (queue_timeout)'),
+  rate_limited: row(
+    429,
+    'proxy',
+    true,
+    'http_request_denied',
+    'The rate limit of this upstream is used up (rate_limits)',
+  ),
+  breaker_open: row(
+    503,
+    'proxy',
+    true,
+    'destination_unavailable',
+    'The upstream has failed too often and is left alone for a while (breaker)',
+  ),
+  overloaded: row(503, 'proxy', true, 'connection_limit_reached', 'aiproxy is short of memory or time (overload)'),
   draining: row(
     503,
     'proxy',
@@ -139,8 +161,9 @@ export interface Answer {
  *
  * @param detail what exactly was wrong; never a credential or a query value
  * @param retryAfterS seconds for Retry-After; 0 = none
+ * @param mayHaveRun the upstream may have carried the request out, whatever the failure
  */
-export function answerFor(code: FailureCode, detail: string, retryAfterS: number): Answer {
+export function answerFor(code: FailureCode, detail: string, retryAfterS: number, mayHaveRun = false): Answer {
   const failure = FAILURES[code];
   const message = detail ? `${failure.message}: ${detail}` : failure.message;
   const body = Buffer.from(`${JSON.stringify({ error: { message, type: 'aiproxy_error', code, param: null } })}\n`);
@@ -155,7 +178,7 @@ export function answerFor(code: FailureCode, detail: string, retryAfterS: number
     `aiproxy; error=${failure.proxyStatus}`,
   ];
   // AI SDKs resend 5xx by themselves, and obey this header (openai-node and openai-python: should_retry).
-  if (!failure.retrySafe && failure.status >= 500) headers.push('x-should-retry', 'false');
+  if ((!failure.retrySafe || mayHaveRun) && failure.status >= 500) headers.push('x-should-retry', 'false');
   if (retryAfterS > 0) headers.push('retry-after', String(Math.ceil(retryAfterS)));
   return { status: failure.status, headers, body };
 }

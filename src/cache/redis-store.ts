@@ -1,10 +1,10 @@
 // The second level of the cache: answers shared by all sidecars over Redis. Best effort: whatever goes wrong is a miss, soon.
 
-import { randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
-import type { RedisConfig } from '../config/schema.ts';
+import type { RedisState } from '../redis/breaker.ts';
+import type { RedisHub } from '../redis/hub.ts';
+import { isReply } from '../redis/link.ts';
 import { Entry } from './entry.ts';
-import { RedisBreaker, type RedisState } from './redis-breaker.ts';
 import {
   DEFAULT_VARIANT,
   hashedValues,
@@ -15,7 +15,6 @@ import {
   RedisLayout,
   variantOf,
 } from './redis-layout.ts';
-import { isReply, RedisLink, reasonOf } from './redis-link.ts';
 import { RedisCounters, RedisLookups, type VaryOf } from './redis-lookups.ts';
 import { EVERYTHING, type PurgeMessage, readMessage, unlinkAnswers, writeMessage } from './redis-purge.ts';
 
@@ -26,7 +25,7 @@ const MAX_OWED = 256;
 const MAX_TTL_MS = 365 * 24 * 3600 * 1000;
 
 export interface RedisStoreParts {
-  readonly config: RedisConfig;
+  readonly hub: RedisHub;
   /** Variants with Vary kept of one key, beside the one without. */
   readonly maxVariants: number;
   readonly encode: (entry: Entry) => Buffer;
@@ -34,21 +33,13 @@ export interface RedisStoreParts {
   readonly decode: (bytes: Buffer) => Entry | null;
   /** Another sidecar threw something out; all null when messages may have been missed. */
   readonly onPurge: (message: PurgeMessage) => void;
-  /** @param reason without secrets */
-  readonly onDown: (reason: string) => void;
-  readonly onUp: () => void;
-  /** A monotonic clock, ms. */
-  readonly now: () => number;
 }
 
 export class RedisStore {
   readonly counters = new RedisCounters();
   readonly #parts: RedisStoreParts;
   readonly #layout: RedisLayout;
-  readonly #link: RedisLink;
-  readonly #breaker: RedisBreaker;
-  /** Tells our own purge messages from others'. */
-  readonly #self = randomUUID();
+  readonly #hub: RedisHub;
   readonly #lookups: RedisLookups;
   /** Purges to be made good before Redis is used again. */
   readonly #owed = new Set<PurgeMessage>();
@@ -57,26 +48,17 @@ export class RedisStore {
 
   constructor(parts: RedisStoreParts) {
     this.#parts = parts;
-    const { url, prefix, timeoutMs } = parts.config;
-    this.#layout = new RedisLayout(prefix);
-    this.#lookups = new RedisLookups(this.#layout, timeoutMs, parts.decode, this.counters, {
-      onLate: () => this.#breaker.trip(`no answer within ${timeoutMs} ms`),
+    const { hub } = parts;
+    this.#hub = hub;
+    this.#layout = new RedisLayout(hub.config.prefix);
+    this.#lookups = new RedisLookups(this.#layout, hub.config.timeoutMs, parts.decode, this.counters, {
+      onLate: () => hub.late(),
       onError: (error) => this.#trouble(error),
     });
-    this.#breaker = new RedisBreaker({
-      probe: () => this.#probe(),
-      onDown: (reason) => {
-        this.#lookups.giveUp();
-        parts.onDown(reason);
-      },
-      onUp: parts.onUp,
-      now: parts.now,
-    });
-    this.#link = new RedisLink(url, timeoutMs, this.#layout.channel, {
-      onReady: () => this.#breaker.connected(),
-      onLost: (reason) => this.#breaker.trip(reason),
+    hub.use({ beforeUp: (redis) => this.#makeGood(redis), onDown: () => this.#lookups.giveUp() });
+    hub.listen(this.#layout.channel, {
       onMessage: (text) => {
-        const message = readMessage(this.#self, text);
+        const message = readMessage(hub.self, text);
         if (!message) return;
         this.#lookups.purging(message);
         this.#lookups.purged(message);
@@ -92,24 +74,17 @@ export class RedisStore {
   }
 
   get state(): RedisState {
-    return this.#breaker.state;
+    return this.#hub.state;
   }
 
   get pendingBytes(): number {
     return this.#pendingBytes;
   }
 
-  /** Begins to connect; does not wait for it, and does not fail. */
-  async start(): Promise<void> {
-    void this.#link.connect();
-  }
-
-  /** Drops everything at once; whoever waits for an answer gets null. */
-  async stop(): Promise<void> {
+  /** Before the hub stops: drops everything at once; whoever waits for an answer gets null. */
+  stop(): void {
     this.#stopped = true;
-    this.#breaker.stop();
     this.#lookups.giveUp();
-    await this.#link.stop();
   }
 
   /**
@@ -153,7 +128,7 @@ export class RedisStore {
   }
 
   #redis(): Redis | null {
-    return this.#breaker.state === 'up' ? this.#link.commands : null;
+    return this.#stopped ? null : this.#hub.redis;
   }
 
   async #write(redis: Redis, entry: Entry, bytes: Buffer, ttl: string): Promise<void> {
@@ -197,7 +172,7 @@ export class RedisStore {
   async #carryOut(redis: Redis, message: PurgeMessage): Promise<number> {
     const count = await unlinkAnswers(redis, this.#layout, message);
     // Afterwards, so that nobody fills its memory from what is about to go.
-    await redis.publish(this.#layout.channel, writeMessage(this.#self, message));
+    await redis.publish(this.#layout.channel, writeMessage(this.#hub.self, message));
     return count;
   }
 
@@ -209,19 +184,11 @@ export class RedisStore {
     } else this.#owed.add(message);
   }
 
-  /** Redis is there, and has thrown out what it should have while it was not. */
-  async #probe(): Promise<void> {
-    try {
-      const redis = this.#link.commands;
-      if (!redis) throw new Error('no connection');
-      await redis.ping();
-      for (const message of this.#owed) {
-        await this.#carryOut(redis, message).catch((error) => this.#countReply(error));
-        this.#owed.delete(message);
-      }
-    } catch (error) {
-      this.#breaker.trip(reasonOf(error));
-      throw error;
+  /** Throws out what should have gone while Redis was not there. */
+  async #makeGood(redis: Redis): Promise<void> {
+    for (const message of this.#owed) {
+      await this.#carryOut(redis, message).catch((error) => this.#countReply(error));
+      this.#owed.delete(message);
     }
   }
 
@@ -234,7 +201,7 @@ export class RedisStore {
   #trouble(error: unknown): void {
     if (this.#stopped) return;
     this.counters.errors++;
-    if (!isReply(error)) this.#breaker.trip(reasonOf(error));
+    this.#hub.trouble(error);
   }
 }
 

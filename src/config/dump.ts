@@ -3,8 +3,8 @@
 import type { Form } from './form.ts';
 import { type Path, pathKey } from './path.ts';
 import { isPemText } from './pem.ts';
-import { withoutPassword } from './redis-url.ts';
-import { isSecret } from './shape.ts';
+import { shownSecret } from './secrets.ts';
+import { secretAt } from './shape.ts';
 import type { Tree } from './tree.ts';
 
 /** A plain tree: defaults filled in, no value that came from a variable or a file, no PEM text. */
@@ -14,7 +14,8 @@ export function dump(form: Form, templates: Tree['templates']): unknown {
 
 function shown(value: unknown, path: Path, templates: Tree['templates']): unknown {
   const template = templates.get(pathKey(path));
-  if (typeof value === 'string' && isSecret(path)) return withoutPassword(template?.text ?? value);
+  const secret = secretAt(path);
+  if (typeof value === 'string' && secret) return shownSecret(secret, value, template?.text);
   if (template) return template.text;
   if (Array.isArray(value)) return value.map((item, index) => shown(item, [...path, index], templates));
   if (typeof value === 'string') return isPemText(value) ? '[pem]' : value;

@@ -10,11 +10,9 @@ import {
   fraction,
   headerName,
   headerValue,
-  keyPrefix,
   oneOf,
   oneOrMore,
   pathPattern,
-  redisUrl,
   section,
   size,
   status,
@@ -27,18 +25,10 @@ import { DEADLINE_OR_NONE, GIB, KIB, LONGEST_MS, LONGEST_TIMER_MS } from './unit
 const LIFETIME = { min: 1, max: LONGEST_MS } as const;
 const LIFETIME_OR_ZERO = { min: 0, max: LONGEST_MS } as const;
 
-const redis = section({
-  url: redisUrl().describe('redis://, rediss:// or unix:/path; a secret, so better given by ${NAME}. Required.'),
-  prefix: keyPrefix().default('aiproxy:').describe('Text before every key in Redis. Default aiproxy:.'),
-  timeout: duration({ min: 1, max: 10_000 })
-    .default('100ms')
-    .describe('Duration of one look-up; then the upstream is asked. Default 100ms.'),
-});
-
 export const store = section({
   store: oneOf(['memory', 'redis'])
     .default('memory')
-    .describe('Where stored answers are kept: memory, or redis to share them. Default memory.'),
+    .describe('Where stored answers are kept: memory, or redis to share them over `redis`. Default memory.'),
   max_bytes: size({ min: KIB, max: 64 * GIB })
     .default('64mb')
     .describe('Size of all stored answers in memory, bookkeeping included. Default 64mb.'),
@@ -51,7 +41,6 @@ export const store = section({
   sweep_interval: duration({ min: 100, max: LONGEST_TIMER_MS })
     .default('30s')
     .describe('Duration between two removals of answers too old for any use. Default 30s.'),
-  redis: redis.optional().describe('The Redis server; only with `store: redis`.'),
 }).superRefine(storeRules, whateverElse);
 
 /** Keys of the file itself. */

@@ -7,6 +7,8 @@
 
 import { z } from 'zod';
 import { flightKeys, store, upstreamCache } from './form-cache.ts';
+import { limiter, overload, redis } from './form-limits.ts';
+import { resilienceKeys } from './form-resilience.ts';
 import {
   address,
   baseUrl,
@@ -25,6 +27,7 @@ import {
 } from './leaves.ts';
 import { fileRules, keepaliveDefault, poolRules, upstreamRules, whateverElse } from './rules.ts';
 import { cacheFileRules, coalesceDefault, entryDefault } from './rules-cache.ts';
+import { replayDefault, resilienceFileRules, targetsRules } from './rules-resilience.ts';
 import { DEADLINE_OR_NONE, GIB, KIB, LONGEST_MS, LONGEST_TIMER_MS, MIB } from './units.ts';
 
 /** For what one of Node's own timers measures. */
@@ -72,18 +75,6 @@ const listener = section({
   max_pipelined: whole({ min: 0, max: 1000 })
     .default(16)
     .describe('Number of requests that may wait behind the running one on one client connection. Default 16.'),
-});
-
-const limiter = section({
-  max_concurrent: count({ min: 1, max: 1_000_000 }).describe(
-    'Number of requests that run at once in all upstreams that name this limiter, or unlimited. Required.',
-  ),
-  max_queue: count({ min: 0, max: 10_000_000 })
-    .default(10_000)
-    .describe('Number of requests that may wait for their turn, or unlimited; 0 = refuse at once. Default 10000.'),
-  queue_timeout: duration(DEADLINE_OR_NONE)
-    .default('none')
-    .describe('Duration a request may wait for its turn, or none. Default none.'),
 });
 
 const pool = section({
@@ -146,7 +137,9 @@ const tls = section({
 });
 
 const upstream = section({
-  url: baseUrl().describe('Where requests go: http or https, host, and a path put before theirs. Required.'),
+  url: baseUrl()
+    .optional()
+    .describe('Where requests go: http or https, host, and a path put before theirs. Required, or `targets`.'),
   limiter: name('a limiter').optional().describe('Name of the limiter this upstream shares. Default: none.'),
   pool: pool.prefault({}).describe('Connections to this upstream.'),
   timeouts: timeouts.prefault({}).describe('Deadlines; each has its own failure code.'),
@@ -166,10 +159,13 @@ const upstream = section({
   coalesce: flag()
     .optional()
     .describe('Identical requests in flight share one fetch. Default: true with a `cache`, else false.'),
+  ...resilienceKeys,
   max_head: size({ min: KIB, max: MIB }).default('32kb').describe('Size limit of the head of an answer. Default 32kb.'),
   tls: tls.prefault({}).describe('TLS to this upstream; only with https.'),
 })
   .superRefine(upstreamRules, whateverElse)
+  .superRefine(targetsRules, whateverElse)
+  .meta({ oneOf: ['url', 'targets'].map((key) => ({ properties: { [key]: true }, required: [key] })) })
   .transform(coalesceDefault);
 
 const file = section({
@@ -199,6 +195,8 @@ const file = section({
     .default('1kb')
     .describe('Size per second that a request body must bring while it is waited for; 0 = no minimum. Default 1kb.'),
   listener: listener.prefault({}).describe('What clients are granted.'),
+  redis: redis.optional().describe('The Redis server that instances share. Default: none.'),
+  overload: overload.optional().describe('What is done when the process itself has too much to do. Default: nothing.'),
   cache: store.prefault({}).describe('Where the stored answers of all upstreams are kept.'),
   ...flightKeys,
   limiters: named('a limiter', [], limiter)
@@ -210,12 +208,17 @@ const file = section({
     .describe('The APIs behind the proxy by name: the first segment of a request path. Required.'),
 })
   .superRefine(fileRules, whateverElse)
-  .superRefine(cacheFileRules, whateverElse);
+  .superRefine(cacheFileRules, whateverElse)
+  .superRefine(resilienceFileRules, whateverElse);
 
 export const form = file.transform(({ upstreams, ...rest }) => ({
   ...rest,
   upstreams: mapValues(upstreams, (upstream) => ({
     ...upstream,
+    retries: upstream.retries && {
+      ...upstream.retries,
+      replay_limit: replayDefault(upstream.retries.replay_limit, rest.body_buffer),
+    },
     cache: upstream.cache && {
       ...upstream.cache,
       rules: upstream.cache.rules.map((rule) => ({

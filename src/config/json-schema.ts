@@ -18,8 +18,8 @@ export function jsonSchema(): Json {
 function adapt(node: unknown): unknown {
   if (Array.isArray(node)) return node.map(adapt);
   if (typeof node !== 'object' || node === null) return node;
-  const { default: preset, ...rest } = node as Json;
-  const adapted: Json = {};
+  const { default: preset, secret, switched: _, ...rest } = node as Json;
+  const adapted: Json = secret === undefined ? {} : { writeOnly: true };
   for (const [key, value] of Object.entries(rest)) {
     adapted[key] = key === 'propertyNames' || key === 'default' ? value : adapt(value);
   }

@@ -6,16 +6,19 @@
 import { z } from 'zod';
 import { isHostName, parseAddress } from './address.ts';
 import { parseBaseUrl } from './base-url.ts';
+import { HEADER_NAME, isGoverned } from './header-names.ts';
+import { LIMIT_KEY, parseLimitKey, parseRate, RATE } from './rate.ts';
 import { parseRedisUrl } from './redis-url.ts';
-import { type Bounds, DURATION, parseCount, parseDuration, parseSize, SIZE } from './units.ts';
+import type { SecretMeta } from './secrets.ts';
+import { type Bounds, DURATION, parseCount, parseDuration, parseFraction, parseSize, SIZE } from './units.ts';
 
 /** Says the rule the value breaks, in a text; anything else means that it is fine. */
 type Judge = (raw: unknown) => unknown;
 
 export const NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/;
+const WORD_NAME = /^[A-Za-z][A-Za-z0-9_.-]{0,63}$/;
 const PATH_PATTERN = /^\/[^\s?#*]*\*?$/;
-/** A token of RFC 9110 section 5.6.2. */
-const HEADER_NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
+const METHOD = /^[!#$%&'*+.^_`|~0-9A-Z-]+$/;
 /** Field content without blanks around it (RFC 9110 section 5.5). */
 const HEADER_VALUE = /^[!-~\x80-\xff]([\t -~\x80-\xff]*[!-~\x80-\xff])?$/;
 /** No character that a Redis pattern gives a meaning. */
@@ -29,8 +32,10 @@ export function size(bounds: Bounds) {
   return quantity((raw) => parseSize(raw, bounds), withWord(SIZE, bounds));
 }
 
-export function whole(bounds: { readonly min: number; readonly max: number }) {
-  const judge = (raw: unknown) => parseCount(raw, bounds);
+/** `instead` is told of a number below the least one, where that says more. */
+export function whole(bounds: { readonly min: number; readonly max: number }, instead?: string) {
+  const judge = (raw: unknown) =>
+    instead !== undefined && typeof raw === 'number' && raw < bounds.min ? instead : parseCount(raw, bounds);
   return z
     .number({ error: refusal(judge) })
     .superRefine(refine(judge))
@@ -44,14 +49,31 @@ export function count(bounds: { readonly min: number; readonly max: number }) {
   return words.superRefine(refine(judge));
 }
 
+/** As `count`, or a mapping in its place, by which the number is found. */
+export function concurrency<T extends z.ZodType>(bounds: { readonly min: number; readonly max: number }, found: T) {
+  const judge = (raw: unknown) => {
+    if (typeof raw === 'object' && raw !== null && !Array.isArray(raw)) return null;
+    const verdict = parseCount(raw, { ...bounds, word: 'unlimited' });
+    return typeof verdict === 'string' ? `${verdict}, or { adaptive: { max: … } }` : null;
+  };
+  const words = z.union([z.number().meta(integer(bounds)), z.literal('unlimited'), found], { error: refusal(judge) });
+  return words.superRefine(refine(judge));
+}
+
 /** A number with a fraction. */
 export function fraction({ min, max }: { readonly min: number; readonly max: number }) {
-  const judge = (raw: unknown) =>
-    typeof raw === 'number' && raw >= min && raw <= max ? null : `must be a number from ${min} to ${max}`;
+  const judge = (raw: unknown) => parseFraction(raw, { min, max });
   return z
     .number({ error: refusal(judge) })
     .superRefine(refine(judge))
     .meta({ minimum: min, maximum: max });
+}
+
+/** A number with a fraction, or `none`. */
+export function fractionOrNone({ min, max }: { readonly min: number; readonly max: number }) {
+  const judge = (raw: unknown) => parseFraction(raw, { min, max, word: 'none' });
+  const number = z.number().meta({ minimum: min, maximum: max });
+  return z.union([number, z.literal('none')], { error: refusal(judge) }).superRefine(refine(judge));
 }
 
 /** A status of an answer that is whole and final. */
@@ -87,9 +109,8 @@ export function baseUrl() {
   return text(parseBaseUrl, '^https?://');
 }
 
-/** Its value is never shown: `writeOnly` is JSON Schema's word for that. */
 export function redisUrl() {
-  return text(parseRedisUrl, '^(rediss?://|(unix:(//)?)?/)').meta({ writeOnly: true });
+  return text(parseRedisUrl, '^(rediss?://|(unix:(//)?)?/)').meta({ secret: 'url' } satisfies SecretMeta);
 }
 
 export function keyPrefix() {
@@ -105,6 +126,32 @@ export function headerName() {
 export function headerValue() {
   const rule = 'must be the value of a header, in quotes where it looks like a number';
   return text((raw) => (typeof raw === 'string' && HEADER_VALUE.test(raw) ? null : rule), HEADER_VALUE.source);
+}
+
+/** A header that a request may be given; the proxy's own are none. */
+export function requestHeaderName() {
+  const rule = 'must be the name of a header';
+  const judge = (raw: unknown) => {
+    if (typeof raw !== 'string' || !HEADER_NAME.test(raw)) return rule;
+    return isGoverned(raw) ? 'must be another header: this one is set by the proxy itself' : null;
+  };
+  return text(judge, HEADER_NAME.source);
+}
+
+/** 500/min */
+export function rate() {
+  return text(parseRate, RATE.source);
+}
+
+/** Whose requests a rate limit counts together. */
+export function limitKey() {
+  return text(parseLimitKey, LIMIT_KEY.source);
+}
+
+/** A method is a token in which case counts (RFC 9110 section 9.1); the known ones are all in upper case. */
+export function method() {
+  const rule = 'must be a method in upper case, such as GET';
+  return text((raw) => (typeof raw === 'string' && METHOD.test(raw) ? null : rule), METHOD.source);
 }
 
 export function hostName() {
@@ -126,8 +173,17 @@ export function filledText(rule: string) {
 }
 
 /** A mapping with these keys and no others. Left out, it is empty and so all defaults. */
-export function section<T extends z.ZodRawShape>(shape: T) {
-  return z.strictObject(shape);
+export function section<T extends z.ZodRawShape>(shape: T, rule?: string) {
+  return z.strictObject(shape, { error: ofKind(rule) });
+}
+
+/** A section that is off where it is left out, and on where it is written, though it be `{}`. */
+export function switched<T extends z.ZodRawShape>(
+  shape: T,
+  rule = 'must be a mapping of keys, {} for all its defaults, or be left out',
+) {
+  // Read by load.ts: a key with nothing behind it could mean either.
+  return section(shape, rule).meta({ switched: true });
 }
 
 /** A mapping from names, chosen by who writes the config, to sections of one kind. */
@@ -141,12 +197,25 @@ export function named<T extends z.ZodType>(what: string, refusedNames: readonly 
   return z.record(text(judge, NAME.source.replace('^', `^${refused}`)), value);
 }
 
+/** As `named`, where the order of writing counts: a JS object would put names such as `1` and `10` first. */
+export function ordered<T extends z.ZodType>(what: string, value: T, example: string) {
+  const rule = `must be a name of letters, digits, _ . and -, starting with a letter, for ${what}`;
+  const judge = (raw: unknown) => (typeof raw === 'string' && WORD_NAME.test(raw) ? null : rule);
+  return z.record(text(judge, WORD_NAME.source), value, { error: ofKind(example) });
+}
+
+/** Says the rule of what is no mapping at all; without one, mistakes.ts does. */
+function ofKind(rule: string | undefined) {
+  return ({ code }: { readonly code?: string }) => (code === 'invalid_type' ? rule : undefined);
+}
+
 /** Text or plain 0, as YAML reads `0` without a unit as a number. */
 function quantity(judge: Judge, pattern: string) {
   return z.union([z.literal(0), z.string().meta({ pattern })], { error: refusal(judge) }).superRefine(refine(judge));
 }
 
-function text(judge: Judge, pattern?: string) {
+/** Text that the judge has nothing against; the pattern is for editors. */
+export function text(judge: Judge, pattern?: string) {
   const schema = z.string({ error: refusal(judge) }).superRefine(refine(judge));
   return pattern === undefined ? schema : schema.meta({ pattern });
 }

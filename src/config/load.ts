@@ -5,12 +5,12 @@ import type { z } from 'zod';
 import { dump } from './dump.ts';
 import { readTextFile } from './files.ts';
 import { type Form, form } from './form.ts';
-import { mistakesOf, wordRule, writeLines } from './mistakes.ts';
+import { mistakesOf, unfold, wordRule, writeLines } from './mistakes.ts';
 import { type Path, pathKey, setAt, valueAt } from './path.ts';
 import { readPems } from './pem.ts';
 import { resolve } from './resolve.ts';
 import type { Config } from './schema.ts';
-import { isOptional, shorthandAt } from './shape.ts';
+import { isOptional, isSwitched, shorthandAt } from './shape.ts';
 import { type Mistake, readTree, type Tree } from './tree.ts';
 
 export type Env = Readonly<Record<string, string | undefined>>;
@@ -114,7 +114,8 @@ function parseForm(raw: unknown, tree: Tree): { form: Form } | { issues: readonl
     if (result.success) return { form: result.data };
     const { issues } = result.error;
     // Every pass leaves less that can be read another way, so this ends.
-    if (issues.filter((issue) => readOtherwise(issue, raw, tree)).length === 0) return { issues };
+    const inside = issues.flatMap((issue) => unfold(issue, raw));
+    if (inside.filter((issue) => readOtherwise(issue, raw, tree)).length === 0) return { issues };
   }
 }
 
@@ -132,6 +133,7 @@ function readOtherwise(issue: z.core.$ZodIssue, raw: unknown, tree: Tree): boole
 /** A section whose keys are all commented out is null in YAML. */
 function ofNothing(expected: string | null, path: Path): { value: unknown } | null {
   if (expected !== 'object' && expected !== 'record' && expected !== 'array') return null;
+  if (isSwitched(path)) return null;
   if (isOptional(path)) return { value: undefined };
   return { value: expected === 'array' ? [] : {} };
 }

@@ -3,8 +3,9 @@
 import type { z } from 'zod';
 import { type Path, pathKey, pathText, valueAt } from './path.ts';
 import type { RuleParams } from './rules.ts';
-import { isList, isSecret, keysAt, keysBelow } from './shape.ts';
-import { suggest } from './suggest.ts';
+import { toldSecret } from './secrets.ts';
+import { isList, keysAt, keysBelow, placesOf, secretAt } from './shape.ts';
+import { nameHere, suggest } from './suggest.ts';
 import type { Mistake, Tree } from './tree.ts';
 
 type Issue = z.core.$ZodIssue;
@@ -58,8 +59,8 @@ export function show(value: unknown, path: Path, tree: Tree): string {
 
 /** Once more, for mistakes that were made before the form was known: nothing of a secret but the variable it is in. */
 function safe(got: string, path: Path, tree: Tree): string {
-  if (!isSecret(path) || !got.startsWith('"')) return got;
-  return tree.templates.get(pathKey(path))?.whole && !got.includes('@') ? got : '[secret]';
+  const secret = secretAt(path);
+  return secret ? toldSecret(secret, got, tree.templates.get(pathKey(path))?.text) : got;
 }
 
 /** Where the value at the path begins, or else the nearest thing around it. */
@@ -72,9 +73,10 @@ export function place(path: Path, tree: Tree): number {
   return 0;
 }
 
-/** A list refused by "one value or a list of them": what is wrong in the list says more. */
-function unfold(issue: Issue, raw: unknown): Issue[] {
-  if (issue.code !== 'invalid_union' || !Array.isArray(valueAt(raw, pathOf(issue)))) return [issue];
+/** A list refused by "one value or a list of them", or a mapping in the same way: what is wrong in it says more. */
+export function unfold(issue: Issue, raw: unknown): Issue[] {
+  const value = valueAt(raw, pathOf(issue));
+  if (issue.code !== 'invalid_union' || typeof value !== 'object' || value === null) return [issue];
   const inside = issue.errors.find((branch) => branch.some((one) => one.path.length > 0));
   return inside?.map((one) => ({ ...one, path: [...issue.path, ...one.path] })) ?? [issue];
 }
@@ -84,7 +86,9 @@ function fromIssue(issue: Issue, raw: unknown, tree: Tree): Mistake[] {
   if (issue.code === 'unrecognized_keys') return issue.keys.map((key) => unknownKey(path, key, tree));
   if (issue.code === 'invalid_key') {
     const rule = issue.issues[0]?.message ?? 'is not a key';
-    return [{ path, at: tree.keys.get(pathKey(path)) ?? 0, rule, got: JSON.stringify(path.at(-1)) }];
+    // What stands behind the name of a secret is one, and the name is in the path.
+    const got = secretAt(path) ? null : JSON.stringify(path.at(-1));
+    return [{ path, at: tree.keys.get(pathKey(path)) ?? 0, rule, got }];
   }
   const value = valueAt(raw, path);
   if (issue.code === 'custom') return [crossed(issue.message, path, value ?? issue.input, issue.params ?? {}, tree)];
@@ -112,9 +116,19 @@ function unknownKey(path: Path, key: string, tree: Tree): Mistake {
   const names = Object.keys(known);
   // A key one level too high, as `connections` beside `pool`, is as common as a slip of the finger.
   const deeper = names.find((name) => Object.hasOwn(keysBelow(known[name]), key));
-  const meant = deeper === undefined ? suggest(key, names) : `${deeper}${isList(known[deeper]) ? '[]' : ''}.${key}`;
+  const meant =
+    deeper === undefined ? elsewhere(key, names) : didYouMean(`${deeper}${isList(known[deeper]) ? '[]' : ''}.${key}`);
   const at = tree.keys.get(pathKey([...path, key])) ?? 0;
-  return { path: [...path, key], at, rule: `unknown key${didYouMean(meant)}`, got: null };
+  return { path: [...path, key], at, rule: `unknown key${meant}`, got: null };
+}
+
+/** The key beside it that is nearly the same, or the only place of the file where one is called so. */
+function elsewhere(key: string, names: readonly string[]): string {
+  const near = nameHere(key, names) ?? suggest(key, names);
+  const places = placesOf(key);
+  const far = places.length === 1 ? places[0]! : null;
+  if (far === key) return ` here: ${key} stands at the top of the file`;
+  return didYouMean(near !== null && far !== null ? `${near}" or "${far}` : (near ?? far));
 }
 
 function didYouMean(word: string | null): string {

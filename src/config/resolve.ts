@@ -1,19 +1,11 @@
 // Turns the validated form of the config into ready numbers, so that nothing is parsed after start.
 
 import { parseAddress } from './address.ts';
-import { parseBaseUrl } from './base-url.ts';
 import type { Form } from './form.ts';
-import { parseRedisUrl } from './redis-url.ts';
-import type {
-  CacheConfig,
-  CacheRuleConfig,
-  CacheStoreConfig,
-  Config,
-  LimiterConfig,
-  TlsConfig,
-  UpstreamConfig,
-} from './schema.ts';
-import { parseCount, parseDuration, parseSize } from './units.ts';
+import { bytes, ms, number, ready } from './ready.ts';
+import { resolveLimiter, resolveOverload, resolveRedis } from './resolve-limits.ts';
+import { resolveResilience, resolveTargets } from './resolve-resilience.ts';
+import type { CacheConfig, CacheRuleConfig, CacheStoreConfig, Config, TlsConfig, UpstreamConfig } from './schema.ts';
 
 type UpstreamForm = Form['upstreams'][string];
 type CacheForm = NonNullable<UpstreamForm['cache']>;
@@ -38,6 +30,8 @@ export function resolve(form: Form, readFile: (value: string) => string): Config
       bodyMemoryBytes: bytes(form.body_memory),
       bodyMinRate: bytes(form.body_min_rate),
     },
+    redis: form.redis ? resolveRedis(form.redis) : null,
+    overload: form.overload ? resolveOverload(form.overload) : null,
     cache: resolveStore(form.cache),
     flights: {
       bufferBytes: bytes(form.flight_buffer),
@@ -50,31 +44,27 @@ export function resolve(form: Form, readFile: (value: string) => string): Config
   };
 }
 
-function resolveStore({ redis, ...cache }: Form['cache']): CacheStoreConfig {
+function resolveStore(cache: Form['cache']): CacheStoreConfig {
   return {
     store: cache.store,
     maxBytes: bytes(cache.max_bytes),
     maxEntryBytes: bytes(cache.max_entry),
     maxVariants: cache.max_variants,
     sweepIntervalMs: ms(cache.sweep_interval),
-    redis: redis ? { ...ready(parseRedisUrl(redis.url)), prefix: redis.prefix, timeoutMs: ms(redis.timeout) } : null,
-  };
-}
-
-function resolveLimiter(name: string, limiter: Form['limiters'][string]): LimiterConfig {
-  return {
-    name,
-    maxConcurrent: number(limiter.max_concurrent),
-    maxQueue: number(limiter.max_queue),
-    queueTimeoutMs: ms(limiter.queue_timeout),
   };
 }
 
 function resolveUpstream(name: string, upstream: UpstreamForm, readFile: (value: string) => string): UpstreamConfig {
   const { pool, timeouts } = upstream;
+  const targets = resolveTargets(upstream);
+  const { protocol, hostname, port, origin, basePath } = targets[0]!;
   return {
     name,
-    ...ready(parseBaseUrl(upstream.url)),
+    protocol,
+    hostname,
+    port,
+    origin,
+    basePath,
     limiter: upstream.limiter ?? null,
     pool: {
       connections: pool.connections,
@@ -96,6 +86,8 @@ function resolveUpstream(name: string, upstream: UpstreamForm, readFile: (value:
     replay: upstream.replay,
     cache: upstream.cache ? resolveCache(upstream.cache) : null,
     coalesce: upstream.coalesce,
+    targets,
+    ...resolveResilience(upstream),
     maxHeadBytes: bytes(upstream.max_head),
     tls: resolveTls(upstream.tls, readFile),
   };
@@ -140,23 +132,4 @@ function lowerCase(names: readonly string[]): string[] {
 function resolveTls(tls: UpstreamForm['tls'], readFile: (value: string) => string): TlsConfig {
   const pem = (value: string | undefined) => (value === undefined ? null : readFile(value));
   return { ca: pem(tls.ca), servername: tls.servername ?? null, cert: pem(tls.cert), key: pem(tls.key) };
-}
-
-// The bounds were checked with the form, key by key.
-function ms(text: string | 0): number {
-  return ready(parseDuration(text, { min: 0, max: Number.POSITIVE_INFINITY, word: 'none' }));
-}
-
-function bytes(text: string | 0): number {
-  return ready(parseSize(text, { min: 0, max: Number.POSITIVE_INFINITY }));
-}
-
-function number(value: number | 'unlimited'): number {
-  return ready(parseCount(value, { min: 0, max: Number.POSITIVE_INFINITY, word: 'unlimited' }));
-}
-
-/** A text from a parser is the rule that was broken: after validation, that is a bug. */
-function ready<T extends number | object>(parsed: T | string): T {
-  if (typeof parsed === 'string') throw new Error(`the validated form is wrong: ${parsed}`);
-  return parsed;
 }

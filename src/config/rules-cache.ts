@@ -12,15 +12,6 @@ const ENTRY = '1mb';
 
 export function storeRules(section: unknown, report: Report): void {
   sizeRule('max_entry', 'max_bytes', section, report);
-  const { store, redis } = fields(section);
-  if (store === 'memory' && redis !== undefined) {
-    report.addIssue({ code: 'custom', path: ['redis'], message: 'needs store: redis beside it', input: redis });
-  }
-  if (store === 'redis' && redis === undefined) {
-    const params = { depth: 2, other: { path: ['store'], value: store } };
-    const message = 'is required with this store';
-    report.addIssue({ code: 'custom', path: ['redis', 'url'], message, input: redis, params });
-  }
 }
 
 export function upstreamCacheRules(cache: unknown, report: Report): void {

@@ -50,13 +50,7 @@ export function poolRules(pool: unknown, report: Report): void {
 }
 
 export function upstreamRules(upstream: unknown, report: Report): void {
-  const { url, tls } = fields(upstream);
-  const written = Object.entries(fields(tls)).filter(([, value]) => value !== undefined);
-  if (typeof url === 'string' && url.startsWith('http:')) {
-    for (const [key, input] of written) {
-      report.addIssue({ code: 'custom', path: ['tls', key], message: 'needs an upstream with an https url', input });
-    }
-  }
+  const { tls } = fields(upstream);
   for (const [key, other] of [
     ['cert', 'key'],
     ['key', 'cert'],
@@ -71,7 +65,7 @@ export function fileRules(file: unknown, report: Report): void {
   const { listen, stats, limiters, upstreams } = fields(file);
   addressRules(listen, stats, report);
   // Limiters of the wrong kind are one mistake, not one more in every upstream.
-  if (typeof limiters === 'object') limiterRules(fields(limiters), fields(upstreams), report);
+  if (typeof limiters === 'object') limiterNameRules(fields(limiters), fields(upstreams), report);
   sizeRule('body_buffer', 'body_memory', file, report);
 }
 
@@ -105,7 +99,7 @@ function addressRules(listen: unknown, stats: unknown, report: Report): void {
   }
 }
 
-function limiterRules(limiters: Record<string, unknown>, upstreams: Record<string, unknown>, report: Report): void {
+function limiterNameRules(limiters: Record<string, unknown>, upstreams: Record<string, unknown>, report: Report): void {
   const known = Object.keys(limiters);
   for (const [name, upstream] of Object.entries(upstreams)) {
     const input = fields(upstream).limiter;

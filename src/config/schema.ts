@@ -20,6 +20,10 @@ export interface Config {
   readonly drain: { readonly acceptForMs: number; readonly timeoutMs: number };
   readonly maintenance: { readonly intervalMs: number };
   readonly listener: ListenerConfig;
+  /** The server that sidecars share: for stored answers, rate limits and permits, whichever ask for it. */
+  readonly redis: RedisConfig | null;
+  /** null = the process does not watch itself. */
+  readonly overload: OverloadConfig | null;
   readonly cache: CacheStoreConfig;
   readonly flights: FlightsConfig;
   readonly limiters: readonly LimiterConfig[];
@@ -55,8 +59,6 @@ export interface CacheStoreConfig {
   /** Variants (by Vary) kept of one key. */
   readonly maxVariants: number;
   readonly sweepIntervalMs: number;
-  /** Only with `store: redis`. */
-  readonly redis: RedisConfig | null;
 }
 
 export interface RedisConfig {
@@ -64,8 +66,22 @@ export interface RedisConfig {
   readonly url: string;
   /** Before every key. */
   readonly prefix: string;
-  /** For one look-up; while there is no connection none is made. */
+  /** For one question; while there is no connection none is asked. */
   readonly timeoutMs: number;
+}
+
+/** When the process itself has too much to do. Shares are of `memoryBytes`, each above the one before. */
+export interface OverloadConfig {
+  /** What there is; null = the limit of the cgroup, and without one memory is not watched. */
+  readonly memoryBytes: number | null;
+  /** The cache in memory is made smaller from here on. */
+  readonly shrinkCacheAt: number;
+  /** New requests are refused from here on. */
+  readonly refuseAt: number;
+  /** Clients' connections are closed after their answer, and idle ones at once, from here on. */
+  readonly closeAt: number;
+  /** New requests are refused while the event loop is this late; Infinity = it may be. */
+  readonly maxLoopLagMs: number;
 }
 
 /** Bounds of fetches that several requests share. */
@@ -121,9 +137,106 @@ export interface CacheRuleConfig {
 
 export interface LimiterConfig {
   readonly name: string;
+  /** With `adaptive`, its `max`. */
   readonly maxConcurrent: number;
   readonly maxQueue: number;
   readonly queueTimeoutMs: number;
+  /** null = the limit is fixed. */
+  readonly adaptive: AdaptiveConfig | null;
+  /** The permits are shared by all sidecars on one Redis. */
+  readonly shared: boolean;
+  /** Lanes of its queue; a request that names none of them is in the first. Empty = one queue. */
+  readonly lanes: readonly LaneConfig[];
+}
+
+export interface AdaptiveConfig {
+  readonly min: number;
+  readonly max: number;
+  /** aimd: by 429, 503 and timeouts; gradient: by latency, for APIs of even latency. */
+  readonly mode: 'aimd' | 'gradient';
+}
+
+/** A lane gets grants in proportion to its share while several lanes wait. */
+export interface LaneConfig {
+  readonly name: string;
+  readonly share: number;
+}
+
+/** One of the servers of an upstream. */
+export interface TargetConfig {
+  readonly protocol: 'http:' | 'https:';
+  readonly hostname: string;
+  readonly port: number;
+  readonly origin: string;
+  readonly basePath: string;
+  /** Lowest first; a higher one is used while all of the lower are open or refuse. */
+  readonly priority: number;
+  /** Its part of the load among targets of one priority. */
+  readonly weight: number;
+  /** Set on every request to it, in place of the client's fields of that name. Lower-case names; values are secrets. */
+  readonly headers: readonly (readonly [name: string, value: string])[];
+}
+
+/** One breaker per target. */
+export interface BreakerConfig {
+  /** Failures in a row that open it; Infinity = only the ratio counts. */
+  readonly consecutiveFailures: number;
+  /** Share of failures within `windowMs` that opens it, 0..1; above 1 = only failures in a row count. */
+  readonly failureRatio: number;
+  readonly windowMs: number;
+  /** The ratio counts from so many requests in the window on. */
+  readonly minRequests: number;
+  /** First open time, doubled each time the probe fails, up to the second; each with jitter. */
+  readonly openMs: number;
+  readonly maxOpenMs: number;
+}
+
+/** Attempts beyond the first, by policy. What was never written is sent again once in any case. */
+export interface RetriesConfig {
+  /** All attempts together. */
+  readonly attempts: number;
+  readonly statuses: readonly number[];
+  /** Methods that may be sent again wherever they go; others only on `replay` paths. */
+  readonly methods: readonly string[];
+  /** A longer request body is never sent again. */
+  readonly replayLimitBytes: number;
+  /** Full jitter: random between 0 and this doubled with each attempt, up to the second. */
+  readonly backoffMs: number;
+  readonly maxBackoffMs: number;
+  /** A longer Retry-After of the upstream goes to the client with its answer. */
+  readonly maxRetryAfterMs: number;
+  /** A failure later than this after its attempt began is not retried; Infinity = any is. */
+  readonly withinMs: number;
+  /** Retries are at most this share of the requests of the last 10 s, plus `budgetMin`. */
+  readonly budgetRatio: number;
+  readonly budgetMin: number;
+}
+
+/** A second attempt beside a slow first one. */
+export interface HedgeConfig {
+  readonly paths: readonly string[];
+  /** ms after the first attempt began; null = the 95th percentile of the time to the head of the answer. */
+  readonly afterMs: number | null;
+}
+
+export interface RateLimitConfig {
+  readonly requests: number;
+  readonly perMs: number;
+  /** So many may come at once after a pause. */
+  readonly burst: number;
+  /** One limit for all, one for each credential, or one for each value of a header (lower-case name). */
+  readonly key: 'global' | 'credential' | { readonly header: string };
+  readonly onLimit: 'wait' | 'reject';
+  /** Kept by all sidecars on one Redis together. */
+  readonly shared: boolean;
+}
+
+/** What the upstream's answers say about its limits is obeyed. */
+export interface FeedbackConfig {
+  /** Retry-After on 429 and 503 pauses upstream and credential, at most this long; 0 = not. */
+  readonly maxPauseMs: number;
+  /** x-ratelimit-remaining-* and -reset-* pace requests before the upstream refuses them. */
+  readonly pace: boolean;
 }
 
 export interface UpstreamConfig {
@@ -146,6 +259,15 @@ export interface UpstreamConfig {
   readonly cache: CacheConfig | null;
   /** Identical requests in flight share one fetch. */
   readonly coalesce: boolean;
+  /** At least one; the fields above are those of the first. */
+  readonly targets: readonly TargetConfig[];
+  readonly breaker: BreakerConfig | null;
+  readonly retries: RetriesConfig | null;
+  readonly hedge: HedgeConfig | null;
+  readonly rateLimits: readonly RateLimitConfig[];
+  readonly feedback: FeedbackConfig | null;
+  /** Lane of the limiter for requests that name none; null = its first. */
+  readonly lane: string | null;
   /** Limit on an answer's head. */
   readonly maxHeadBytes: number;
   /** PEM texts, already read; null = Node's own. Only with https. */

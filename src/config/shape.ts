@@ -3,6 +3,7 @@
 import { z } from 'zod';
 import { form } from './form.ts';
 import type { Path } from './path.ts';
+import type { SecretKind } from './secrets.ts';
 
 /** zod's own description of a schema, as far as it is needed to walk through sections. */
 interface Definition {
@@ -11,6 +12,7 @@ interface Definition {
   readonly valueType?: unknown;
   readonly element?: unknown;
   readonly innerType?: unknown;
+  readonly options?: readonly unknown[];
   readonly in?: unknown;
 }
 
@@ -34,9 +36,25 @@ export function isOptional(path: Path): boolean {
   return definitionOf(schemaAt(path)).type === 'optional';
 }
 
-/** Its value is never shown. */
-export function isSecret(path: Path): boolean {
-  return metaAt(path, 'writeOnly') === true;
+/** Left out it is off, and written it is on: nothing but the key itself is neither. */
+export function isSwitched(path: Path): boolean {
+  return metaAt(path, 'switched') === true;
+}
+
+/** Its value is never shown, or not as it is. */
+export function secretAt(path: Path): SecretKind | undefined {
+  return metaAt(path, 'secret') as SecretKind | undefined;
+}
+
+/** Wherever the form has a key of this name: `limiters.<name>.lanes`, `upstreams.<name>.targets[].url`. */
+export function placesOf(key: string, schema: unknown = form, path = ''): string[] {
+  const { shape = {}, element, valueType } = unwrap(schema);
+  if (element !== undefined) return placesOf(key, element, `${path}[]`);
+  if (valueType !== undefined) return placesOf(key, valueType, `${path}.<name>`);
+  return Object.entries(shape).flatMap(([name, below]) => {
+    const at = path === '' ? name : `${path}.${name}`;
+    return [...(name === key ? [at] : []), ...placesOf(key, below, at)];
+  });
 }
 
 /** The word that may stand for a section, meaning `{ word: true }`. */
@@ -65,7 +83,10 @@ function metaAt(path: Path, name: string): unknown {
 /** Through defaults, options and transforms to the section or list itself. */
 function unwrap(schema: unknown): Definition {
   const inner = innerOf(schema);
-  return inner === undefined ? definitionOf(schema) : unwrap(inner);
+  if (inner !== undefined) return unwrap(inner);
+  // Of a value that may be a section or something else, the section.
+  const section = definitionOf(schema).options?.find((option) => unwrap(option).shape);
+  return section === undefined ? definitionOf(schema) : unwrap(section);
 }
 
 function innerOf(schema: unknown): unknown {

@@ -16,6 +16,25 @@ export function suggest(word: string, candidates: readonly string[]): string | n
   return best;
 }
 
+/** How other programs call what has another name here. */
+const ELSEWHERE: Readonly<Record<string, string>> = {
+  backends: 'targets',
+  circuit_breaker: 'breaker',
+  failover: 'targets',
+  hedging: 'hedge',
+  outlier_detection: 'breaker',
+  priorities: 'lanes',
+  retry: 'retries',
+  servers: 'targets',
+  throttle: 'rate_limits',
+};
+
+/** The name of that here, if it is one of the candidates. */
+export function nameHere(word: string, candidates: readonly string[]): string | null {
+  const name = Object.hasOwn(ELSEWHERE, word) ? ELSEWHERE[word]! : null;
+  return name !== null && candidates.includes(name) ? name : null;
+}
+
 /** Damerau-Levenshtein (optimal string alignment): insertions, deletions, changes and swaps of neighbours. */
 export function distance(a: string, b: string): number {
   let beforeLast: number[] = [];

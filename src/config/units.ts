@@ -7,7 +7,7 @@
 export interface Bounds {
   readonly min: number;
   readonly max: number;
-  readonly word?: 'none' | 'unlimited';
+  readonly word?: 'none' | 'unlimited' | 'cgroup' | 'p95';
 }
 
 const DURATION_UNITS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
@@ -16,6 +16,8 @@ const SIZE_UNITS = { b: 1, kb: 1024, mb: 1024 ** 2, gb: 1024 ** 3 } as const;
 
 export const DURATION = /^([0-9]{1,12})(ms|s|m|h|d)$/;
 export const SIZE = /^([0-9]{1,12})([kKmMgG][iI]?)?[bB]$/;
+
+const PERCENT = /^[0-9]{1,3}(\.[0-9]+)? ?%$/;
 
 export const KIB = SIZE_UNITS.kb;
 export const MIB = SIZE_UNITS.mb;
@@ -51,6 +53,16 @@ export function parseCount(raw: unknown, bounds: Bounds): number | string {
   // A value of the wrong kind is told the lower bound too: it is what one needs to know next.
   const count = Number.isSafeInteger(raw) ? (raw as number) : Number.NEGATIVE_INFINITY;
   return within(count, bounds, 'a whole number', String);
+}
+
+/** A number with a fraction. What looks like a percentage is told how it is written here. */
+export function parseFraction(raw: unknown, bounds: Bounds): number | string {
+  if (bounds.word !== undefined && raw === bounds.word) return Number.POSITIVE_INFINITY;
+  if (typeof raw === 'number' && raw >= bounds.min && raw <= bounds.max) return raw;
+  const percent = typeof raw === 'string' ? PERCENT.test(raw) : Number(raw) >= 2 && Number(raw) <= 100;
+  // Not the value itself: it may come from a variable.
+  const hint = percent ? '; 50% is written 0.5' : '';
+  return `must be a number from ${bounds.min} to ${bounds.max}${orWord(bounds)}${hint}`;
 }
 
 /** The shortest exact spelling: 90000 is `90s`, 120000 is `2m`. */

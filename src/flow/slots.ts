@@ -39,7 +39,7 @@ export class Slots {
       () => this.#pumpBypass(),
     );
     this.bypass = new Gate(
-      () => this.#bypassTaken < this.extra || (this.taken < this.max && !this.regular.line?.head),
+      () => this.#bypassTaken < this.extra || (this.taken < this.max && !this.regular.line?.ready),
       (n) => {
         this.#bypassTaken += n;
       },
@@ -53,12 +53,12 @@ export class Slots {
   }
 
   #pump(): void {
-    if (this.regular.line?.head) this.regular.line.limiter.pump();
+    if (this.regular.line?.ready) this.regular.line.limiter.pump();
     this.#pumpBypass();
   }
 
   #pumpBypass(): void {
-    if (this.bypass.line?.head) this.bypass.line.limiter.pump();
+    if (this.bypass.line?.ready) this.bypass.line.limiter.pump();
   }
 }
 

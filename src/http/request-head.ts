@@ -2,6 +2,7 @@
 // RFC 9110 section 7.6.1 (hop-by-hop fields), RFC 9112 section 6 (framing). One pass over flat raw pairs.
 
 import { sameName } from '../fields.ts';
+import { parseGrpcTimeout, parseWholeMs } from './deadline-fields.ts';
 
 /** What was found in a head. `problem` is set when the request must be refused. */
 export interface RequestHead {
@@ -15,6 +16,10 @@ export interface RequestHead {
   chunked: boolean;
   /** Value of x-aiproxy-operation, '' = none. */
   operation: string;
+  /** Value of x-aiproxy-priority, '' = none. */
+  priority: string;
+  /** What the caller still waits, ms; -1 = it does not say. */
+  deadlineMs: number;
   /** The client asked for this in its Connection field. */
   wantsClose: boolean;
   wantsKeepAlive: boolean;
@@ -26,6 +31,8 @@ export interface RequestHead {
 /** Headers for aiproxy alone; nothing that starts like this is ever forwarded. */
 const OWN_PREFIX = 'x-aiproxy-';
 const OPERATION = 'x-aiproxy-operation';
+const PRIORITY = 'x-aiproxy-priority';
+const DEADLINE = 'x-aiproxy-deadline-ms';
 
 /**
  * @param raw flat raw pairs as node:http gives them
@@ -39,6 +46,8 @@ export function readRequestHead(raw: readonly string[], http10: boolean): Reques
     contentLength: -1,
     chunked: false,
     operation: '',
+    priority: '',
+    deadlineMs: -1,
     wantsClose: false,
     wantsKeepAlive: false,
     expectsContinue: false,
@@ -76,6 +85,9 @@ export function readRequestHead(raw: readonly string[], http10: boolean): Reques
         }
         if (sameName(name, 'keep-alive')) continue;
         break;
+      case 12:
+        if (sameName(name, 'grpc-timeout')) readDeadline(head, parseGrpcTimeout(value));
+        break;
       case 14:
         if (sameName(name, 'content-length')) {
           readContentLength(head, value);
@@ -97,9 +109,14 @@ export function readRequestHead(raw: readonly string[], http10: boolean): Reques
       case 19:
         if (sameName(name, 'proxy-authorization')) continue;
         break;
+      case 30:
+        if (sameName(name, 'x-envoy-expected-rq-timeout-ms')) readDeadline(head, parseWholeMs(value));
+        break;
     }
     if (name.length >= OWN_PREFIX.length && isOwn(name)) {
       if (name.length === OPERATION.length && sameName(name, OPERATION)) head.operation = value;
+      else if (name.length === PRIORITY.length && sameName(name, PRIORITY)) head.priority = value;
+      else if (name.length === DEADLINE.length && sameName(name, DEADLINE)) readDeadline(head, parseWholeMs(value));
       continue;
     }
     head.forward.push(name, value);
@@ -107,6 +124,11 @@ export function readRequestHead(raw: readonly string[], http10: boolean): Reques
   if (head.chunked && head.contentLength >= 0) head.problem = 'it has both Content-Length and Transfer-Encoding';
   if (connection !== '') readConnection(head, connection);
   return head;
+}
+
+/** Of several the shortest counts; one that cannot be read does not. */
+function readDeadline(head: RequestHead, ms: number): void {
+  if (ms >= 0 && (head.deadlineMs < 0 || ms < head.deadlineMs)) head.deadlineMs = ms;
 }
 
 function isOwn(name: string): boolean {

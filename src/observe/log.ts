@@ -50,6 +50,12 @@ export interface AccessLine {
   /** hit, stale, revalidated, coalesced, miss or bypass; null = this upstream has no cache */
   readonly cache: string | null;
   readonly operation: string | null;
+  /** Lane of the queue it waited in; null = it did not wait, or there is only one */
+  readonly lane: string | null;
+  /** The server of the last attempt; null = none, or the upstream has only one */
+  readonly target: string | null;
+  /** From failed attempts to the next ones, in all */
+  readonly retry_ms: number | null;
 }
 
 /** Writes access lines as configured. A path is cut at so many characters: it comes from outside. */

@@ -1,6 +1,7 @@
 // What /metrics tells: the numbers of /stats, and cumulative histograms, under Prometheus names.
 // Cardinality is bounded: names come from the config, failure codes and reasons from our tables, operations stop at 64 labels.
 import { Exposition, type HistogramSample, type Labels, type Sample } from './exposition.ts';
+import { type Labelled, type Row, writeResilience, writeRows } from './resilience-metrics.ts';
 import type {
   CacheSnapshot,
   HistogramTotals,
@@ -17,11 +18,6 @@ import type {
 } from './snapshot.ts';
 
 export const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
-
-/** One family: its value is read from each part of the snapshot that has one. */
-type Row<Part> = readonly [kind: 'gauge' | 'counter', name: string, help: string, read: (part: Part) => number];
-
-type Labelled<Part> = readonly [labels: Labels, part: Part];
 
 type UpstreamTotals = MetricTotals['upstreams'][string];
 
@@ -62,6 +58,12 @@ const OPERATION: readonly Row<LabelSnapshot>[] = [
 const UPSTREAM: readonly Row<UpstreamSnapshot>[] = [
   ['gauge', 'aiproxy_upstream_in_flight', 'Requests of this upstream in flight now.', (it) => it.in_flight],
   ['counter', 'aiproxy_retries_total', 'Attempts after the first.', (it) => it.retries],
+  [
+    'counter',
+    'aiproxy_maybe_billed_twice_total',
+    'Requests sent again that may have been done before.',
+    (it) => it.maybe_billed_twice,
+  ],
   ['counter', 'aiproxy_received_bytes_total', 'Body bytes received from clients.', (it) => it.bytes_in],
   ['counter', 'aiproxy_sent_bytes_total', 'Body bytes sent to clients.', (it) => it.bytes_out],
 ];
@@ -173,6 +175,7 @@ export function renderMetrics(snapshot: StatsSnapshot, totals: MetricTotals): st
   writeProcess(page, snapshot);
   writeLimiters(page, snapshot, totals);
   writeUpstreams(page, snapshot, totals);
+  writeResilience(page, snapshot);
   writeCache(page, snapshot);
   return page.toString();
 }
@@ -221,13 +224,6 @@ function writeCache(page: Exposition, { cache, upstreams }: StatsSnapshot): void
   writeSplits(page, CACHE_SPLITS, parts);
   writeRows(page, CACHE, parts);
   if (cache.redis) writeRows(page, REDIS, [[{}, cache.redis]]);
-}
-
-function writeRows<Part>(page: Exposition, rows: readonly Row<Part>[], parts: readonly Labelled<Part>[]): void {
-  for (const [kind, name, help, read] of rows) {
-    const samples = parts.map(([labels, part]): Sample => [labels, read(part)]);
-    page.family(kind, name, help, samples);
-  }
 }
 
 function writeSplits<Part>(page: Exposition, rows: readonly Split<Part>[], parts: readonly Labelled<Part>[]): void {

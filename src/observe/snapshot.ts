@@ -38,6 +38,91 @@ export interface LimiterSnapshot {
   wait_ms: WindowMs;
   /** By `x-aiproxy-operation`; at most 64 labels, then `other`. */
   operations: Record<string, LabelSnapshot>;
+  /** Of its queue, by name; empty = there is only one. */
+  lanes: Record<string, LaneSnapshot>;
+  /** `max_concurrent` is what it has learnt; null = the limit is fixed. */
+  adaptive: { mode: string; min: number; max: number } | null;
+  /** Leases of permits that all sidecars share; null = the permits are this process's own. */
+  shared: { held: number; waiting: number; source: 'redis' | 'local' } | null;
+}
+
+export interface LaneSnapshot {
+  share: number;
+  queued: number;
+  /** Of those who waited. */
+  granted: number;
+}
+
+/** One server of an upstream. */
+export interface TargetSnapshot {
+  url: string;
+  priority: number;
+  weight: number;
+  in_flight: number;
+  attempts: number;
+  /** Those that count for the breaker; others say nothing of the server. */
+  failures: number;
+  successes: number;
+  /** null = none is configured */
+  breaker: {
+    state: 'closed' | 'open' | 'half_open';
+    /** Times it opened. */
+    opened: number;
+    consecutive_failures: number;
+    /** Until it may be tried again; 0 = now. */
+    retry_after_ms: number;
+  } | null;
+}
+
+/** One entry of an upstream's rate_limits. */
+export interface RateLimitSnapshot {
+  requests: number;
+  per_ms: number;
+  burst: number;
+  /** global, credential, or header:<name> */
+  key: string;
+  on_limit: 'wait' | 'reject';
+  shared: boolean;
+  /** Keys known now. */
+  keys: number;
+  /** Requests whose key found no place: they share one. */
+  overflowed: number;
+  /** Requests it holds up now, and has held up. */
+  held: number;
+  held_total: number;
+  refused: number;
+}
+
+export interface FeedbackSnapshot {
+  /** Known now. */
+  credentials: number;
+  held: number;
+  held_total: number;
+  pauses: number;
+  /** The longest pause under way ends in so long; 0 = none. */
+  paused_ms: number;
+}
+
+export interface OverloadSnapshot {
+  /** 0 calm, 1 the cache is made smaller, 2 new requests are refused, 3 clients' connections are closed. */
+  level: number;
+  /** Of the memory there is, 0..1; null = not known. */
+  memory_share: number | null;
+  loop_lag_ms: number;
+  /** Times each level was reached. */
+  entered: { shrink: number; refuse: number; close: number };
+}
+
+/** The server that sidecars share. */
+export interface HubSnapshot {
+  state: 'up' | 'down' | 'connecting';
+  /** Sidecars alive, as last known. */
+  peers: number;
+  asked: number;
+  errors: number;
+  timeouts: number;
+  /** Rate tokens taken, booked in Redis and of the local share. */
+  tokens: { redis: number; local: number };
 }
 
 export interface PoolSnapshot {
@@ -116,7 +201,17 @@ export interface UpstreamSnapshot {
   status: Record<string, number>;
   /** By failure code. */
   failures: Record<string, number>;
+  /** Attempts after the first. */
   retries: number;
+  /** Requests sent again that the upstream may have done, and billed, the first time. */
+  maybe_billed_twice: number;
+  /** null = no retries by policy */
+  retry_budget: { balance: number; spent: number; exhausted: number } | null;
+  /** Second attempts beside slow first ones, and those that won; null = none are made. */
+  hedges: { sent: number; won: number } | null;
+  targets: TargetSnapshot[];
+  rate_limits: RateLimitSnapshot[];
+  feedback: FeedbackSnapshot | null;
   bytes_in: number;
   bytes_out: number;
   latency_ms: WindowMs;
@@ -151,6 +246,10 @@ export interface StatsSnapshot {
   process: ProcessSnapshot;
   listener: ListenerSnapshot;
   limiters: Record<string, LimiterSnapshot>;
+  /** null = not watched */
+  overload: OverloadSnapshot | null;
+  /** null = not configured */
+  redis: HubSnapshot | null;
   cache: WholeCacheSnapshot;
   upstreams: Record<string, UpstreamSnapshot>;
 }

@@ -21,17 +21,27 @@ export class Tally {
   }
 }
 
+/** A percentile of fewer says nothing. */
+const FIRST_HEADS = 20;
+
 /** One upstream's exchanges. */
 export class UpstreamStats {
   requests = 0;
   inFlight = 0;
   retries = 0;
+  /** Requests sent again that the upstream may have done (and billed) the first time. */
+  maybeTwice = 0;
+  /** Second attempts beside slow first ones, and those of them whose answer was used. */
+  hedges = 0;
+  hedgesWon = 0;
   bytesIn = 0;
   bytesOut = 0;
   readonly failures = new Tally();
   readonly latency = new RollingHistogram();
   readonly ttfb = new RollingHistogram();
   readonly overhead = new RollingHistogram();
+  readonly #head = new RollingHistogram();
+  #usualHeadMs = Number.POSITIVE_INFINITY;
   /** By status 0..999; an array, because this is on the hot path. */
   readonly #status = new Uint32Array(1000);
 
@@ -51,10 +61,29 @@ export class UpstreamStats {
     return counts;
   }
 
+  /** The head of an answer came so long after its attempt began. */
+  headCame(ms: number): void {
+    this.#head.record(ms);
+    if (this.#head.total === FIRST_HEADS) this.#learnHead();
+  }
+
+  /** The 95th percentile of that; Infinity while too little is known. As of the last step of the window: this is asked for each request. */
+  get usualHeadMs(): number {
+    return this.#usualHeadMs;
+  }
+
+  #learnHead(): void {
+    const { p95, count } = this.#head.window();
+    this.#usualHeadMs = count < FIRST_HEADS ? Number.POSITIVE_INFINITY : p95;
+  }
+
   rotate(): void {
     this.latency.rotate();
     this.ttfb.rotate();
     this.overhead.rotate();
+    if (this.#head.total === 0) return;
+    this.#learnHead();
+    this.#head.rotate();
   }
 }
 

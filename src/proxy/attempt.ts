@@ -9,24 +9,35 @@ import { upstreamPath } from '../http/target.ts';
 import type { Connection } from '../upstream/connection.ts';
 import type { DialFailure } from '../upstream/dial.ts';
 import type { Seeker } from '../upstream/pool.ts';
+import type { UpstreamTarget } from '../upstream/upstream-target.ts';
 import { Phase } from './deadlines.ts';
 import type { Exchange, RunningAttempt } from './exchange.ts';
+import { isPoor } from './hedge.ts';
+import { delayAfterAnswer, delayAfterFailure, mayGoAgain, NO_RETRY, type Spent } from './retry.ts';
+import { isDrop, outcomeOf } from './verdict.ts';
 
 /** More interim (1xx) answers than this are a flood. */
 const MAX_INTERIM = 16;
+/** A refused answer is read to its end for the connection's sake, if it is as short as errors are. */
+const SHORT_BYTES = 16 * 1024;
 
-export class Attempt implements Seeker, RunningAttempt, Dispatcher.DispatchHandler {
-  /** A second attempt does not trust idle connections. */
+export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.DispatchHandler {
+  /** After a failure there it does not trust the server's idle connections. */
   readonly fresh: boolean;
   readonly #exchange: Exchange;
-  readonly #startedAt: number;
+  readonly #target: UpstreamTarget;
+  readonly startedAt: number;
+  /** Of the target's breaker. */
+  readonly #ticket: number;
   #connection: Connection | null = null;
   #controller: Dispatcher.DispatchController | null = null;
   #cancelled = false;
   #streams = false;
   /** The request (or some of it) was given to the socket. */
-  #written = false;
+  written = false;
   #reused = false;
+  /** How long the connection had been idle. */
+  #idleMs = 0;
   /** Any byte of an answer came. */
   #answering = false;
   #interim = 0;
@@ -35,48 +46,65 @@ export class Attempt implements Seeker, RunningAttempt, Dispatcher.DispatchHandl
   #received = 0;
   #endsAtClose = false;
   #over = false;
+  /** Its answer is not the client's: another attempt follows, or is on its way. */
+  #discarded = false;
+  #status = 0;
+  #reported = false;
   readonly #filler: FillerWatch | null;
 
-  constructor(exchange: Exchange) {
+  constructor(exchange: Exchange, target: UpstreamTarget) {
     this.#exchange = exchange;
-    this.fresh = exchange.attempts > 1;
-    this.#startedAt = exchange.shared.now();
-    this.#filler = Number.isFinite(exchange.lane.timeouts.firstEventMs) ? new FillerWatch() : null;
+    this.#target = target;
+    this.fresh = exchange.untrusted === target;
+    this.startedAt = exchange.shared.now();
+    this.#ticket = target.breaker ? target.breaker.begin(this.startedAt) : 0;
+    this.#filler = Number.isFinite(exchange.way.timeouts.firstEventMs) ? new FillerWatch() : null;
   }
 
   start(): void {
     const exchange = this.#exchange;
     exchange.attempt = this;
-    exchange.enter(Phase.Connect, this.#startedAt);
-    if (exchange.dispatchedAt < 0) exchange.dispatchedAt = this.#startedAt;
+    exchange.attemptAt = this.startedAt;
+    exchange.via = this.#target;
+    exchange.tried |= this.#target.bit;
+    this.#target.inFlight++;
+    this.#target.attempts++;
+    exchange.enter(Phase.Connect, this.startedAt);
+    if (exchange.dispatchedAt < 0) exchange.dispatchedAt = this.startedAt;
+    else if (exchange.retryMs < 0) exchange.retryMs += this.startedAt;
     exchange.rearm();
-    exchange.upstream.pool.take(this);
+    this.#target.pool.take(this);
   }
 
   // ---- the pool's word
 
   connected(connection: Connection): void {
     const exchange = this.#exchange;
-    const { pool } = exchange.upstream;
+    const { pool, config } = this.#target;
     this.#connection = connection;
     this.#reused = connection.isReused;
     exchange.reused = this.#reused;
     pool.stats.sent++;
-    if (this.#reused) pool.stats.reused++;
-    else exchange.connectMs = exchange.shared.now() - this.#startedAt;
+    const now = exchange.shared.now();
+    if (this.#reused) {
+      pool.stats.reused++;
+      this.#idleMs = now - connection.idleSince;
+    } else exchange.connectMs = now - this.startedAt;
     // From here on the slot comes back when the connection is free or closed.
     connection.slot = exchange.slot;
     exchange.slot = null;
     const { method } = exchange.client;
-    const payload = exchange.body ? exchange.body.payload() : null;
-    let headers = exchange.head.forward;
+    const body = exchange.body ?? exchange.lentBody;
+    const payload = body ? body.payload() : null;
+    let headers = this.#target.withHeaders(exchange.head.forward);
     if (payload instanceof Readable) {
       this.#streams = true;
+      exchange.streamsBody = true;
       if (exchange.body!.length >= 0) headers = [...headers, 'content-length', String(exchange.body!.length)];
     }
     connection.send(
       {
-        path: upstreamPath(exchange.upstream.config.basePath, exchange.target),
+        path: upstreamPath(config.basePath, exchange.target),
         method: method as Dispatcher.HttpMethod,
         headers,
         body: payload,
@@ -95,11 +123,12 @@ export class Attempt implements Seeker, RunningAttempt, Dispatcher.DispatchHandl
 
   // ---- the exchange's word
 
-  cancel(): void {
+  cancel(code: FailureCode | null): void {
     if (this.#over) return;
     this.#over = true;
     this.#cancelled = true;
-    if (!this.#connection) this.#exchange.upstream.pool.forget(this);
+    this.#report(code);
+    if (!this.#connection) this.#target.pool.forget(this);
     else this.#controller?.abort(new Error('cancelled'));
   }
 
@@ -119,7 +148,7 @@ export class Attempt implements Seeker, RunningAttempt, Dispatcher.DispatchHandl
       controller.abort(new Error('cancelled'));
       return;
     }
-    this.#written = true;
+    this.written = true;
     if (this.#streams) {
       const exchange = this.#exchange;
       exchange.lastByteAt = exchange.shared.now();
@@ -161,13 +190,54 @@ export class Attempt implements Seeker, RunningAttempt, Dispatcher.DispatchHandl
     this.#declared = hasBody ? head.contentLength : -1;
     this.#endsAtClose = hasBody && head.contentLength < 0 && !head.chunked;
     exchange.headAt = now;
+    if (exchange.upstream.hedging) exchange.upstream.stats.headCame(now - this.startedAt);
     if (exchange.sentAt < 0) exchange.sentAt = now; // it answered before it had the whole request
     exchange.lastByteAt = now;
     exchange.sawEvent = this.#filler === null;
     exchange.enter(Phase.Answer, now);
     exchange.rearm();
     exchange.answerIsDelimited = !this.#endsAtClose;
-    exchange.answer(status, reason ?? '', head.headers);
+    this.#status = status;
+    // A probe's answer is awaited by all who are refused meanwhile: its head will do.
+    if (this.#target.breaker?.isProbe(this.#ticket)) this.#report(null);
+    if (exchange.turnstiles.length > 0) this.#tellLimits(status, head.headers);
+    if (exchange.hedge && isPoor(status)) this.#discard(NO_RETRY);
+    else {
+      const delay = exchange.upstream.retryBudget ? delayAfterAnswer(exchange, this, status, head.headers) : NO_RETRY;
+      if (delay === NO_RETRY) exchange.answer(status, reason ?? '', head.headers);
+      else this.#discard(delay);
+    }
+  }
+
+  #tellLimits(status: number, headers: readonly string[]): void {
+    const { upstream, turnstiles, takenBefore, shared } = this.#exchange;
+    const mayPause = !upstream.targets.hasOpen(this.startedAt, this.#target.bit);
+    upstream.metering!.heard(turnstiles, takenBefore, status, headers, mayPause, shared.wallClock());
+  }
+
+  /** This answer is not for the client. */
+  #discard(delayMs: number): void {
+    this.#discarded = true;
+    const exchange = this.#exchange;
+    exchange.retryDelayMs = delayMs;
+    exchange.hedgeAt = Number.POSITIVE_INFINITY;
+    exchange.sawEvent = true;
+    if (this.#declared > SHORT_BYTES) this.#discardedAll(true);
+    // Without a body nothing more comes but the end, in this turn.
+  }
+
+  /** @param cut it has not been read to its end, so the connection is of no more use */
+  #discardedAll(cut: boolean): void {
+    const exchange = this.#exchange;
+    const delay = exchange.retryDelayMs;
+    if (cut) this.cancel(null);
+    else {
+      this.#over = true;
+      this.#connection!.answered();
+      this.#report(null);
+    }
+    if (delay >= 0) exchange.retryIn(delay);
+    else exchange.waitForHedge();
   }
 
   #onInterim(controller: Dispatcher.DispatchController, status: number, reason: string): void {
@@ -187,12 +257,20 @@ export class Attempt implements Seeker, RunningAttempt, Dispatcher.DispatchHandl
     exchange.lastByteAt = exchange.shared.now();
     if (!exchange.sawEvent && this.#filler!.sees(chunk)) exchange.sawEvent = true;
     this.#received += chunk.length;
+    if (this.#discarded) {
+      if (this.#received > SHORT_BYTES) this.#discardedAll(true);
+      return;
+    }
     if (this.#received === this.#declared) this.#finish(chunk);
     else exchange.write(chunk);
   }
 
   onResponseEnd(): void {
     if (this.#over) return;
+    if (this.#discarded) {
+      this.#discardedAll(false);
+      return;
+    }
     // undici ends an answer of unknown length cleanly on a reset; it may have been cut anywhere.
     if (this.#endsAtClose && this.#connection!.socketError)
       this.#failed('upstream_cut', this.#connection!.socketError.code ?? '', false);
@@ -211,9 +289,7 @@ export class Attempt implements Seeker, RunningAttempt, Dispatcher.DispatchHandl
       return;
     }
     // A reused socket may have been closed by the peer before it could read: no byte of an answer is the sign, not a proof.
-    const again =
-      !this.#written || (this.#reused && !this.#answering && code === 'upstream_reset' && this.#mayRepeat());
-    this.#failed(code, detail, again);
+    this.#failed(code, detail, !this.written || (this.#reused && !this.#answering && code === 'upstream_reset'));
   }
 
   // ---- the ends
@@ -222,6 +298,7 @@ export class Attempt implements Seeker, RunningAttempt, Dispatcher.DispatchHandl
     this.#over = true;
     this.#exchange.endedAt = this.#exchange.shared.now();
     this.#connection!.answered();
+    this.#report(null);
     this.#exchange.finish(last);
   }
 
@@ -229,41 +306,52 @@ export class Attempt implements Seeker, RunningAttempt, Dispatcher.DispatchHandl
     this.#exchange.fail(code, detail);
   }
 
-  #mayRepeat(): boolean {
+  /** What became of it, for those who judge servers and limits. Once. */
+  #report(code: FailureCode | null): void {
+    if (this.#reported) return;
+    this.#reported = true;
     const exchange = this.#exchange;
-    if (this.#streams) return false;
-    return isIdempotent(exchange.client.method) || exchange.upstream.replayPaths.matches(exchange.target);
+    const target = this.#target;
+    const now = exchange.shared.now();
+    target.inFlight--;
+    exchange.untrusted = code === null ? null : target;
+    // While we pause the upstream, or wait for the client's body, the time is not its own.
+    const isOurs = code === 'total_timeout' && (exchange.upstreamPaused || exchange.phase === Phase.Send);
+    const outcome = isOurs ? 'neutral' : outcomeOf(code, this.#status);
+    if (outcome === 'failure') target.failures++;
+    else if (outcome === 'success') target.successes++;
+    target.breaker?.end(this.#ticket, outcome, now);
+    const { limiter } = exchange.way.line;
+    if (isDrop(code, this.#status)) limiter.dropped(this.startedAt, now);
+    else if (outcome === 'success') limiter.succeeded(exchange.headAt - exchange.sentAt, this.startedAt, now);
   }
 
-  /** @param again nothing stands against one more attempt on a fresh connection */
+  /** @param again it was not the upstream's word that ended it: it may go out once more at once */
   #failed(code: FailureCode, detail: string, again: boolean): void {
     this.#over = true;
     const exchange = this.#exchange;
-    if (exchange.settled || exchange.failure) return;
-    if (again && !this.fresh && !exchange.begun) {
+    const over = exchange.settled || exchange.failure !== null;
+    if (again && !over && mayGoAgain(exchange, this.written, this.#idleMs)) {
       exchange.slot ??= this.#connection ? this.#connection.takeSlotBack() : null;
       if (exchange.slot) {
+        // The same server gets its second chance before it is judged: a restart, or a connection it had given up, is no failure yet.
+        const elsewhere = exchange.upstream.targets.hasOpen(exchange.shared.now(), exchange.tried);
+        this.#report(elsewhere ? code : 'client_gone');
+        if (!elsewhere) exchange.repeated = true;
+        if (this.written) exchange.sentTwice();
         exchange.again();
         return;
       }
     }
-    exchange.attempt = null;
-    exchange.fail(code, detail);
-  }
-}
-
-/** RFC 9110 section 9.2.2 */
-function isIdempotent(method: string): boolean {
-  switch (method) {
-    case 'GET':
-    case 'HEAD':
-    case 'PUT':
-    case 'DELETE':
-    case 'OPTIONS':
-    case 'TRACE':
-      return true;
-    default:
-      return false;
+    this.#report(code);
+    if (over) return;
+    if (this.#discarded && exchange.retryDelayMs === NO_RETRY) {
+      exchange.waitForHedge();
+      return;
+    }
+    const delay = this.#discarded ? exchange.retryDelayMs : delayAfterFailure(exchange, this, code);
+    if (delay === NO_RETRY) exchange.attemptFailed(code, detail);
+    else exchange.retryIn(delay);
   }
 }
 

@@ -32,6 +32,11 @@ export class Body {
     this.#budget = budget;
   }
 
+  /** All of it is still in memory, and no more than so many bytes. */
+  isReplayable(limit: number): boolean {
+    return this.complete && !this.#feed && this.#held <= limit;
+  }
+
   /** Bytes read ahead. */
   get held(): number {
     return this.#held;

@@ -20,6 +20,8 @@ export const Phase = {
   Answer: 5,
   /** a fetch shared with others, whose deadlines are those of its own exchange; or a stored answer, sent in pieces */
   Flight: 6,
+  /** the time of the next attempt */
+  Backoff: 7,
 } as const;
 export type Phase = (typeof Phase)[keyof typeof Phase];
 
@@ -27,14 +29,12 @@ const NEVER = Number.POSITIVE_INFINITY;
 
 /** The time of the deadline that may pass first, ms; Infinity = none. */
 export function nextDeadline(exchange: Exchange): number {
-  const total = exchange.acceptedAt + exchange.lane.timeouts.totalMs;
-  return Math.min(total, phaseDeadline(exchange), firstEventDeadline(exchange));
+  return Math.min(exchange.endsAt, exchange.hedgeAt, phaseDeadline(exchange), firstEventDeadline(exchange));
 }
 
 /** The failure of a deadline that has passed by `now`, or null. */
 export function dueFailure(exchange: Exchange, now: number): FailureCode | null {
-  const { timeouts } = exchange.lane;
-  if (now >= exchange.acceptedAt + timeouts.totalMs) return 'total_timeout';
+  if (now >= exchange.endsAt) return now >= exchange.callerEndsAt ? 'deadline_exceeded' : 'total_timeout';
   if (now >= firstEventDeadline(exchange)) return 'first_event_timeout';
   if (now < phaseDeadline(exchange)) return null;
   switch (exchange.phase) {
@@ -56,7 +56,7 @@ export function dueFailure(exchange: Exchange, now: number): FailureCode | null 
 }
 
 function phaseDeadline(exchange: Exchange): number {
-  const { timeouts, line } = exchange.lane;
+  const { timeouts, line } = exchange.way;
   switch (exchange.phase) {
     case Phase.Body:
       return rateDeadline(exchange);
@@ -74,7 +74,9 @@ function phaseDeadline(exchange: Exchange): number {
       return exchange.upstreamPaused ? stallDeadline(exchange) : exchange.lastByteAt + timeouts.idleMs;
     case Phase.Flight:
       if (exchange.upstreamPaused) return stallDeadline(exchange);
-      return exchange.begun || exchange.leadsFlight ? NEVER : exchange.phaseAt + exchange.shared.flightWaitMs;
+      return exchange.begun || exchange.waitsForOther ? NEVER : exchange.phaseAt + exchange.shared.flightWaitMs;
+    case Phase.Backoff:
+      return exchange.retryAt;
     default:
       return NEVER;
   }
@@ -82,11 +84,11 @@ function phaseDeadline(exchange: Exchange): number {
 
 function firstEventDeadline(exchange: Exchange): number {
   if (exchange.sentAt < 0 || exchange.sawEvent || exchange.phase === Phase.Flight) return NEVER;
-  return exchange.sentAt + exchange.lane.timeouts.firstEventMs;
+  return exchange.sentAt + exchange.way.timeouts.firstEventMs;
 }
 
 function stallDeadline(exchange: Exchange): number {
-  return exchange.pausedAt + exchange.lane.timeouts.writeStallMs;
+  return exchange.pausedAt + exchange.way.timeouts.writeStallMs;
 }
 
 /** Not a byte taken since the last look: the client is gone for all we can tell. Else it gets the same time again. */
@@ -100,7 +102,7 @@ function clientStalled(exchange: Exchange, now: number): FailureCode | null {
 
 /** It follows a fetch whose head has not come in `flight_wait`. */
 export function hasWaitedEnough(exchange: Exchange, now: number): boolean {
-  if (exchange.phase !== Phase.Flight || exchange.begun || exchange.leadsFlight) return false;
+  if (exchange.phase !== Phase.Flight || exchange.begun || exchange.waitsForOther) return false;
   return now >= exchange.phaseAt + exchange.shared.flightWaitMs;
 }
 

@@ -3,21 +3,27 @@
 import type { FlightTable } from '../cache/flight-table.ts';
 import { answerFor, FAILURES, type FailureCode } from '../errors.ts';
 import type { ByteBudget } from '../flow/byte-budget.ts';
-import { type Grantee, Waiter } from '../flow/line.ts';
 import type { SlotGate } from '../flow/slots.ts';
 import { type Expiring, Timer, type TimerWheel } from '../flow/timer-wheel.ts';
+import type { Turnstile } from '../flow/turnstile.ts';
+import { type Grantee, NO_TURNSTILES, type Waiter } from '../flow/waiters.ts';
 import type { RequestHead } from '../http/request-head.ts';
 import type { Target } from '../http/target.ts';
 import type { AccessLogger } from '../observe/log.ts';
 import type { OperationStats } from '../observe/stats.ts';
-import type { Lane, Upstream } from '../upstream/upstream.ts';
+import type { Upstream, Way } from '../upstream/upstream.ts';
+import type { UpstreamTarget } from '../upstream/upstream-target.ts';
 import type { Body } from './body.ts';
 import type { CacheUse } from './cache-use.ts';
 import type { Client, ClientListener } from './client.ts';
 import { dueFailure, hasWaitedEnough, nextDeadline, Phase } from './deadlines.ts';
 import type { Flight } from './flight.ts';
 import { goAlone } from './following.ts';
+import type { Hedge } from './hedge.ts';
+import { giveBack, tookPermit } from './queueing.ts';
+import { limitFields, retryAfterS } from './refusal.ts';
 import { report, serverTiming } from './report.ts';
+import { delayAfterFailure, isOfAttempt, NO_RETRY } from './retry.ts';
 
 /** What a stage says: go on, over (an answer was given), or wait (somebody will unpark the exchange). */
 export const NEXT = 0;
@@ -26,6 +32,19 @@ export const WAIT = 2;
 export type StageResult = typeof NEXT | typeof DONE | typeof WAIT;
 export type Stage = (exchange: Exchange) => StageResult;
 
+/** One way to an upstream, and what an exchange does on it. See pipeline.ts. */
+export interface Route {
+  readonly upstream: Upstream;
+  readonly way: Way;
+  readonly stages: readonly Stage[];
+  /** Number of the stage a delayed retry goes on with. */
+  readonly retryFrom: number;
+  /** Of the fetch that requests on this one share. */
+  readonly flight: Route | null;
+  /** Of a second attempt beside a slow one; null = there is none. */
+  readonly hedge: Route | null;
+}
+
 /** Where an exchange waits. Told to forget it when it stops waiting for another reason than its turn. */
 export interface Holder {
   forget(exchange: Exchange): void;
@@ -33,7 +52,8 @@ export interface Holder {
 
 /** A try at the upstream, as the exchange sees it. */
 export interface RunningAttempt {
-  cancel(): void;
+  /** @param code why; null = nothing is wrong */
+  cancel(code: FailureCode | null): void;
   pause(): void;
   resume(): void;
 }
@@ -59,6 +79,10 @@ export interface Shared {
   readonly flightWaiters: number;
   readonly flightWaitMs: number;
   readonly access: AccessLogger;
+  /** null = it is not watched */
+  readonly overload: { readonly refusing: boolean } | null;
+  /** See pipeline.ts. */
+  readonly launchHedge: (exchange: Exchange) => void;
   /** A bug was caught; the exchange has failed with internal_error. */
   readonly onBug: (error: unknown) => void;
   /** An exchange has given everything back. */
@@ -67,34 +91,74 @@ export interface Shared {
 
 export class Exchange implements ClientListener, Grantee, Expiring {
   readonly shared: Shared;
+  readonly route: Route;
   readonly upstream: Upstream;
-  readonly lane: Lane;
+  readonly way: Way;
   readonly client: Client;
   readonly target: Target;
   readonly head: RequestHead;
   readonly operation: OperationStats | null;
   readonly acceptedAt: number;
+  /** The caller's own deadline, and the first of that and `timeouts.total`; Infinity = none. */
+  readonly callerEndsAt: number;
+  readonly endsAt: number;
   /** It fetches for others: they are counted and logged, this one is not. */
   readonly forFlight: boolean;
 
-  // The cursor over the stages, and where it waits.
-  readonly #stages: readonly Stage[];
+  // The cursor over the route's stages, and where it waits.
   #cursor = 0;
   #holder: Holder | null = null;
 
   /** What it has to do with the cache; null = the route has none, or not looked at yet. */
   cacheUse: CacheUse | null = null;
   tap: AnswerTap | null = null;
-  /** Began the shared fetch it follows. */
-  leadsFlight = false;
+  /** Nobody's patience but its own ends: it began the shared fetch it follows, or its answer comes from its hedge. */
+  waitsForOther = false;
 
   // What stages took. settle() gives it back.
   body: Body | null = null;
   attempt: RunningAttempt | null = null;
   holdsPermit = false;
   slot: SlotGate | null = null;
-  #waiter: Waiter | null = null;
+  waiter: Waiter | null = null;
+  /** The second attempt beside the first, until one of them has won. */
+  hedge: Hedge | null = null;
   readonly #timer = new Timer(this);
+
+  /** Of the exchange whose hedge this is. */
+  lentBody: Body | null = null;
+
+  // What it must wait for besides permit and slot, and what came of that.
+  turnstiles: readonly Turnstile[] = NO_TURNSTILES;
+  refusedBy: Turnstile | null = null;
+  /** For Metering.heard. */
+  takenBefore = 0;
+  /** Name of its lane in the queue; '' = it did not wait, or there is only one. */
+  lane = '';
+
+  // Its attempts.
+  /** The server of the last one. */
+  via: UpstreamTarget | null = null;
+  /** The last attempt failed at this server: the next one there does not trust its idle connections. */
+  untrusted: UpstreamTarget | null = null;
+  /** It is the second attempt of another exchange, and has no further ones. */
+  isHedge = false;
+  /** The `bit`s of the servers tried. */
+  tried = 0;
+  /** What nothing was written of was sent to the same server once more. */
+  repeated = false;
+  /** The body went to the upstream as it came: it cannot be sent again. */
+  streamsBody = false;
+  /** An attempt that was given up may have been carried out. */
+  mayHaveRun = false;
+  /** ms until the retry that was decided on while the answer is still read to its end; -1 = none was. */
+  retryDelayMs = NO_RETRY;
+  retryAt = -1;
+  /** ms from a failed attempt to the next one, in all. */
+  retryMs = 0;
+  /** The last one began. */
+  attemptAt = -1;
+  hedgeAt = Number.POSITIVE_INFINITY;
 
   // What happened when, in ms on the shared clock; -1 = not reached.
   phase: Phase = Phase.Body;
@@ -129,25 +193,22 @@ export class Exchange implements ClientListener, Grantee, Expiring {
   #begun = false;
   settled = false;
 
-  constructor(
-    shared: Shared,
-    stages: readonly Stage[],
-    upstream: Upstream,
-    lane: Lane,
-    client: Client,
-    target: Target,
-    forFlight = false,
-  ) {
+  constructor(shared: Shared, route: Route, client: Client, target: Target, forFlight = false) {
+    const { upstream, way } = route;
     this.shared = shared;
-    this.#stages = stages;
+    this.route = route;
     this.upstream = upstream;
-    this.lane = lane;
+    this.way = way;
     this.client = client;
     this.target = target;
     this.head = client.head;
-    this.operation = lane.limiterStats ? lane.limiterStats.operation(client.head.operation) : null;
+    this.operation = way.limiterStats ? way.limiterStats.operation(client.head.operation) : null;
     this.acceptedAt = shared.now();
     this.phaseAt = this.acceptedAt;
+    // Those who share a fetch have deadlines of their own.
+    const { deadlineMs } = client.head;
+    this.callerEndsAt = deadlineMs < 0 || forFlight ? Number.POSITIVE_INFINITY : this.acceptedAt + deadlineMs;
+    this.endsAt = Math.min(this.acceptedAt + way.timeouts.totalMs, this.callerEndsAt);
     this.forFlight = forFlight;
     client.listener = this;
     if (forFlight) return;
@@ -158,8 +219,9 @@ export class Exchange implements ClientListener, Grantee, Expiring {
   /** Runs the stages from the cursor on until one says DONE or WAIT. */
   advance(): void {
     try {
-      while (!this.settled && this.#cursor < this.#stages.length) {
-        if (this.#stages[this.#cursor++]!(this) !== NEXT) return;
+      const { stages } = this.route;
+      while (!this.settled && this.#cursor < stages.length) {
+        if (stages[this.#cursor++]!(this) !== NEXT) return;
       }
     } catch (error) {
       this.crashed(error);
@@ -186,50 +248,56 @@ export class Exchange implements ClientListener, Grantee, Expiring {
 
   /** The last stage runs once more: another attempt, at once. */
   again(): void {
-    this.#cursor = this.#stages.length - 1;
+    this.#cursor = this.route.stages.length - 1;
+    this.#forgetAttempt();
     this.advance();
+  }
+
+  /** The next attempt sends what the upstream may have done, and billed, already. */
+  sentTwice(): void {
+    this.mayHaveRun = true;
+    this.upstream.stats.maybeTwice++;
+  }
+
+  #forgetAttempt(): void {
+    this.sentAt = -1;
+    this.headAt = -1;
+    this.endedAt = -1;
+    this.connectMs = -1;
+    this.sawEvent = false;
+    this.reused = null;
+  }
+
+  /** Another attempt after a while; meanwhile others use permit and slot. */
+  retryIn(delayMs: number): void {
+    const now = this.shared.now();
+    this.attempt = null;
+    this.hedgeAt = Number.POSITIVE_INFINITY;
+    this.retryDelayMs = NO_RETRY;
+    this.#forgetAttempt();
+    this.#cursor = this.route.retryFrom;
+    this.retryAt = now + delayMs;
+    this.retryMs -= now;
+    this.enter(Phase.Backoff, now);
+    this.park(THE_CLOCK);
+    giveBack(this);
+    if (delayMs === 0 && !this.settled) this.unpark();
   }
 
   // ---- the queue
 
-  /** Joins its line. @returns false when the queue is full */
-  joinLine(): boolean {
-    this.queuedAt = this.shared.now();
-    this.enter(Phase.Queue, this.queuedAt);
-    this.#waiter = new Waiter(this);
-    if (!this.lane.line.enqueue(this.#waiter)) return false;
-    if (this.operation) this.operation.queued++;
-    return true;
-  }
-
-  leaveLine(): void {
-    if (!this.#waiter) return;
-    const waiter = this.#waiter;
-    this.#waiter = null;
-    if (this.operation && waiter.line) this.operation.queued--;
-    this.lane.line.leave(waiter);
-  }
-
   granted(): void {
-    this.#waiter = null;
+    this.waiter = null;
     if (this.operation) this.operation.queued--;
-    this.tookPermit(true);
+    tookPermit(this, true);
     this.unpark();
   }
 
-  tookPermit(waited: boolean): void {
-    this.holdsPermit = true;
-    this.slot = this.lane.line.slots;
-    this.grantedAt = this.shared.now();
-    const operation = this.operation;
-    if (operation) {
-      operation.granted++;
-      operation.inFlight++;
-      if (waited) operation.waited++;
-    }
-    const waitMs = waited ? this.grantedAt - this.queuedAt : 0;
-    this.lane.limiterStats?.wait.record(waitMs);
-    operation?.wait.record(waitMs);
+  denied(by: Turnstile | null): void {
+    this.waiter = null;
+    if (this.operation) this.operation.queued--;
+    this.refusedBy = by;
+    this.fail(by ? 'rate_limited' : 'breaker_open', '');
   }
 
   /** The body goes to the exchange that fetches for this one, or back. */
@@ -285,6 +353,12 @@ export class Exchange implements ClientListener, Grantee, Expiring {
 
   /** The upstream's answer begins: its fields, and ours. @param headers may be added to */
   answer(status: number, reason: string, headers: string[]): void {
+    this.hedgeAt = Number.POSITIVE_INFINITY;
+    if (this.hedge) {
+      const { hedge } = this;
+      this.hedge = null;
+      hedge.cancel();
+    }
     this.tap?.answered(this, status, headers);
     if (!this.forFlight) headers.push('server-timing', serverTiming(this));
     if (this.cacheUse) headers.push('cache-status', this.cacheUse.cacheStatus(Number.NaN));
@@ -339,7 +413,8 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     const holder = this.#holder;
     this.#holder = null;
     holder?.forget(this);
-    this.attempt?.cancel();
+    this.attempt?.cancel(code);
+    this.hedge?.cancel();
     if (this.#begun || code === 'client_gone') {
       if (!this.#begun) this.status = FAILURES[code].status;
       this.client.abort();
@@ -347,9 +422,23 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     this.settle();
   }
 
+  /** An attempt has ended without an answer that is the client's, and is not followed by another. */
+  attemptFailed(code: FailureCode, detail: string): void {
+    this.attempt = null;
+    if (this.hedge) this.hedge.takeOver();
+    else this.fail(code, detail);
+  }
+
+  /** Its attempt gave nothing to settle for, and the one beside it is on its way; or was, and has failed meanwhile. */
+  waitForHedge(): void {
+    this.attempt = null;
+    if (this.hedge) this.hedge.takeOver();
+    else this.fail('upstream_reset', 'neither attempt had a good answer');
+  }
+
   #answerFailure(code: FailureCode, detail: string): void {
-    const limited = code === 'queue_full' || code === 'queue_timeout' || code === 'body_memory_full';
-    const answer = answerFor(code, detail, limited ? this.lane.line.limiter.retryAfterS() : 0);
+    const answer = answerFor(code, detail, retryAfterS(this, code), this.mayHaveRun);
+    if (this.refusedBy) answer.headers.push(...limitFields(this.refusedBy));
     // A shared fetch has none: those who follow it are told themselves.
     if (this.cacheUse && code === 'not_cached') this.cacheUse.refused = true;
     if (this.cacheUse) answer.headers.push('cache-status', this.cacheUse.cacheStatus(Number.NaN));
@@ -366,7 +455,8 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     const holder = this.#holder;
     this.#holder = null;
     holder?.forget(this);
-    this.attempt?.cancel();
+    this.attempt?.cancel(null);
+    this.hedge?.cancel();
     this.settle();
   }
 
@@ -406,11 +496,36 @@ export class Exchange implements ClientListener, Grantee, Expiring {
       return;
     }
     const code = dueFailure(this, now);
-    if (!code) this.rearm();
+    if (code) this.#overdue(code);
+    else if (this.phase === Phase.Backoff && now >= this.retryAt) this.unpark();
     else {
-      if (code === 'queue_timeout') this.lane.line.limiter.refused++;
-      this.fail(code, '');
+      if (now >= this.hedgeAt) {
+        this.hedgeAt = Number.POSITIVE_INFINITY;
+        this.shared.launchHedge(this);
+      }
+      this.rearm();
     }
+  }
+
+  #overdue(code: FailureCode): void {
+    const { attempt } = this;
+    if (attempt && !this.#begun) {
+      const spent = { startedAt: this.attemptAt, written: true };
+      const isDecided = this.retryDelayMs >= 0 && isOfAttempt(code);
+      const delay = isDecided ? this.retryDelayMs : delayAfterFailure(this, spent, code);
+      if (delay >= 0) {
+        attempt.cancel(code);
+        this.retryIn(delay);
+        return;
+      }
+      if (this.hedge && isOfAttempt(code)) {
+        attempt.cancel(code);
+        this.attemptFailed(code, '');
+        return;
+      }
+    }
+    if (code === 'queue_timeout') this.way.line.limiter.refused++;
+    this.fail(code, '');
   }
 
   // ---- the end
@@ -431,16 +546,13 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     } catch (error) {
       this.shared.onBug(error);
     } finally {
-      if (this.holdsPermit && this.operation) this.operation.inFlight--;
-      if (!this.forFlight) this.upstream.stats.inFlight--;
-      const slot = this.slot;
-      this.slot = null;
-      slot?.give();
-      if (!this.forFlight) this.shared.onSettled(this);
-      if (this.holdsPermit) {
-        this.holdsPermit = false;
-        this.lane.line.limiter.release();
+      if (!this.forFlight) {
+        this.upstream.stats.inFlight--;
+        this.shared.onSettled(this);
       }
+      giveBack(this);
     }
   }
 }
+
+const THE_CLOCK: Holder = { forget() {} };

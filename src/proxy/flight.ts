@@ -159,7 +159,7 @@ export class Flight implements Client, Flying {
       this.#leader = null;
       // Somebody must stay, however long it takes: to leave would only be to ask once more.
       const [oldest] = this.#seats;
-      if (oldest) oldest.exchange.leadsFlight = true;
+      if (oldest) oldest.exchange.waitsForOther = true;
     }
     if (this.#over) {
       if (this.#seats.size === 0) this.pieces.release();

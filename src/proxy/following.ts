@@ -14,7 +14,7 @@ export function follow(exchange: Exchange, seat: RunningAttempt): void {
 export function goAlone(exchange: Exchange, why: string): void {
   const use = exchange.cacheUse!;
   const { counters } = exchange.upstream.cache!;
-  exchange.attempt?.cancel();
+  exchange.attempt?.cancel(null);
   exchange.attempt = null;
   use.alone = true;
   use.outcome = 'miss';
@@ -35,7 +35,10 @@ export function takeTimes(exchange: Exchange, flight: Exchange, isLeader: boolea
   exchange.dispatchedAt = since(flight.dispatchedAt);
   exchange.sentAt = since(flight.sentAt);
   exchange.headAt = since(flight.headAt);
+  exchange.mayHaveRun = flight.mayHaveRun;
   if (!isLeader) return;
+  exchange.via = flight.via;
+  exchange.retryMs = flight.retryMs;
   exchange.connectMs = flight.connectMs;
   exchange.attempts = flight.attempts;
   exchange.reused = flight.reused;

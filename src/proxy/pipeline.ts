@@ -1,35 +1,57 @@
 // The life of a request, in order. Read this and you know the product.
 //
-//   listener → Entrance.accept: is the request well formed, which upstream? → new Exchange → advance() over STAGES
-//   attempt → exchange.begin → exchange.write… → exchange.finish | fail → exchange.settle
+//   listener → Entrance.accept: is the request well formed, which route? → new Exchange → advance() over the route's stages
+//   attempt → (retry: back to `guard`) → exchange.begin → exchange.write… → exchange.finish | fail → exchange.settle
 //
 // A stage is a plain function: NEXT goes on, DONE means an answer was given, WAIT means somebody will unpark the exchange.
 
-import type { AnswerCache } from '../cache/answer-cache.ts';
 import { revalidationPairs, withoutConditionals } from '../cache/conditional.ts';
 import { NO_FIELDS } from '../cache/request-fields.ts';
-import { answerFor, type FailureCode } from '../errors.ts';
-import type { RequestHead } from '../http/request-head.ts';
-import { parseTarget } from '../http/target.ts';
-import type { ListenerStats } from '../observe/stats.ts';
+import type { Upstream } from '../upstream/upstream.ts';
 import { Attempt } from './attempt.ts';
 import { Body } from './body.ts';
 import { CacheUse } from './cache-use.ts';
-import type { Client } from './client.ts';
 import { Phase } from './deadlines.ts';
-import { DONE, Exchange, type Holder, NEXT, type Shared, type Stage, type StageResult, WAIT } from './exchange.ts';
+import {
+  DONE,
+  Exchange,
+  type Holder,
+  NEXT,
+  type Route,
+  type Shared,
+  type Stage,
+  type StageResult,
+  WAIT,
+} from './exchange.ts';
 import { Flight } from './flight.ts';
+import { Hedge, hedgeDelayMs } from './hedge.ts';
+import { joinQueue, leaveQueue, tookPermit } from './queueing.ts';
 import { Refresh } from './refresh.ts';
 import { choose, mayBeShared, planCacheUse } from './reuse.ts';
-import type { Routes } from './routes.ts';
 import { serve } from './serve.ts';
 
-/** Every exchange runs through one of these lists, from the first to the last. */
-const PLAIN: readonly Stage[] = [readBody, acquire, dispatch];
-/** Where answers are stored, or twins share a fetch. */
-const CACHED: readonly Stage[] = [readBody, reuse, coalesce, acquire, dispatch];
-/** The fetch that requests share, an exchange whose client is a Flight. */
-const SHARED: readonly Stage[] = [recall, acquire, dispatch];
+/** The ways to an upstream. Every exchange runs through the stages of one of them, from the first to the last. */
+export function planRoutes(upstream: Upstream): { readonly regular: Route; readonly bypass: Route } {
+  const { cache, metering, config } = upstream;
+  const limits = metering ? [meter] : [];
+  const guards = config.breaker ? [guard] : [];
+  const route = (way: Route['way'], stages: readonly Stage[], flight: Route | null, hedge: Route | null): Route => {
+    const retryFrom = Math.max(0, stages.indexOf(guards.length > 0 ? guard : acquire));
+    return { upstream, way, stages, retryFrom, flight, hedge };
+  };
+  // A second attempt beside a slow one. Its permit was spare, and is there already.
+  const hedge = upstream.hedging ? route(upstream.shared, [dispatch], null, null) : null;
+  // The fetch that requests share, an exchange whose client is a Flight.
+  const flight = route(upstream.shared, [recall, ...limits, ...guards, acquire, dispatch], null, hedge);
+  // Where answers are stored, or twins share a fetch.
+  const reusing = cache ? [reuse, coalesce] : [];
+  const regular = [readBody, ...reusing, ...limits, ...guards, acquire, dispatch];
+  const passing = cache ? [readBody, passBy, acquire, dispatch] : [readBody, acquire, dispatch];
+  return {
+    regular: route(upstream.regular, regular, flight, hedge),
+    bypass: route(upstream.bypass, passing, null, null),
+  };
+}
 
 /** Reads the body ahead, up to body_buffer, so that a slow upload holds no permit. */
 function readBody(exchange: Exchange): StageResult {
@@ -71,10 +93,11 @@ function reuse(exchange: Exchange): StageResult {
 }
 
 /** A bypass path of an upstream with a cache: all there is to do is to say so. */
-function passBy(exchange: Exchange, cache: AnswerCache): void {
+function passBy(exchange: Exchange): StageResult {
   exchange.cacheUse = new CacheUse(NO_FIELDS, '');
   exchange.cacheUse.detail = 'bypass_path';
-  cache.counters.bypassed++;
+  exchange.upstream.cache!.counters.bypassed++;
+  return NEXT;
 }
 
 /** The answer to HEAD, or to a range, is not one that can be shared or looked up elsewhere. */
@@ -116,16 +139,16 @@ function refreshBehind(exchange: Exchange, use: CacheUse, body: Body | null): vo
 }
 
 function launch(leader: Exchange, use: CacheUse, body: Body | null, background: boolean): void {
-  const { shared, upstream, target, head } = leader;
+  const { shared, upstream, target, head, route } = leader;
   const forward = withoutConditionals(head.forward);
   if (use.entry) forward.push(...revalidationPairs(use.entry));
   const flight = new Flight(upstream.cache!, use, leader, { ...head, forward }, background, (client) => {
-    return new Exchange(shared, SHARED, upstream, upstream.shared, client, target, true);
+    return new Exchange(shared, route.flight!, client, target, true);
   });
   flight.exchange.body = body;
   shared.flights.add(flight, (upstream.cache!.coalesce || background) && !use.fields.onlyIfCached);
   if (!background) {
-    leader.leadsFlight = true;
+    leader.waitsForOther = true;
     flight.join(leader, true);
   }
   flight.exchange.advance();
@@ -155,110 +178,68 @@ function recall(exchange: Exchange): StageResult {
   return WAIT;
 }
 
-/** A permit of the limiter and a connection slot, both at once, or a place in the queue. */
+/** What the request must wait for besides: its rate limits, and what the upstream said of its own. */
+function meter(exchange: Exchange): StageResult {
+  const turnstiles = exchange.upstream.metering!.turnstilesOf(exchange.head.forward);
+  exchange.turnstiles = turnstiles;
+  // The token is taken with the permit; but who would only be refused then need not wait for that.
+  for (const turnstile of turnstiles) {
+    if (!turnstile.rejects || turnstile.waitMs === 0) continue;
+    turnstile.countRefusal();
+    exchange.refusedBy = turnstile;
+    exchange.fail('rate_limited', '');
+    return DONE;
+  }
+  return NEXT;
+}
+
+/** Is there a server that takes an attempt, or are all left alone for a while? */
+function guard(exchange: Exchange): StageResult {
+  if (exchange.upstream.targets.hasOpen(exchange.shared.now())) return NEXT;
+  exchange.fail('breaker_open', '');
+  return DONE;
+}
+
+/** A permit of the limiter, a connection slot and the tokens, all at once, or a place in the queue. */
 function acquire(exchange: Exchange): StageResult {
-  const { line } = exchange.lane;
-  if (line.tryEnter()) {
-    exchange.tookPermit(false);
+  const { line } = exchange.way;
+  if (line.tryEnter(exchange.turnstiles)) {
+    tookPermit(exchange, false);
     return NEXT;
   }
-  if (exchange.joinLine()) return exchange.park(THE_QUEUE);
+  // First, as its turn may come within joinQueue.
+  exchange.park(THE_QUEUE);
+  if (joinQueue(exchange)) return WAIT;
   line.limiter.refused++;
   exchange.fail('queue_full', `${line.limiter.name} has ${line.limiter.queued} waiting`);
   return DONE;
 }
 
-/** One attempt; a second one, on a fresh connection, comes back here. */
+/** One attempt, at the server that has least to do; a further one, there or at another, comes back here. */
 function dispatch(exchange: Exchange): StageResult {
+  const { upstream, shared } = exchange;
+  const now = shared.now();
+  const target = upstream.targets.pick(now, exchange.tried);
+  if (!target) {
+    // Its breaker has opened, or the one probe was begun, since `guard`.
+    exchange.fail('breaker_open', '');
+    return DONE;
+  }
   exchange.attempts++;
-  new Attempt(exchange).start();
+  if (exchange.attempts === 1 && exchange.route.hedge) exchange.hedgeAt = now + hedgeDelayMs(exchange);
+  new Attempt(exchange, target).start();
   return WAIT;
+}
+
+/** The answer is late: another attempt beside the first, if a permit is to spare. */
+export function launchHedge(exchange: Exchange): void {
+  const { shared, route, target, way, turnstiles } = exchange;
+  if (!way.line.tryEnter(turnstiles)) return;
+  const hedge = new Hedge(exchange, (client) => new Exchange(shared, route.hedge!, client, target, true));
+  tookPermit(hedge.exchange, false);
+  hedge.exchange.advance();
 }
 
 const THE_BODY: Holder = { forget() {} };
 const THE_STORE: Holder = { forget() {} };
-const THE_QUEUE: Holder = { forget: (exchange) => exchange.leaveLine() };
-
-/** Where clients' requests come in. */
-export class Entrance {
-  readonly #shared: Shared;
-  readonly #routes: Routes;
-  readonly #stats: ListenerStats;
-
-  constructor(shared: Shared, routes: Routes, stats: ListenerStats) {
-    this.#shared = shared;
-    this.#routes = routes;
-    this.#stats = stats;
-  }
-
-  /** Takes one request on its way. Never throws. */
-  accept(client: Client): void {
-    try {
-      this.#stats.requests++;
-      this.#admit(client);
-    } catch (error) {
-      this.#shared.onBug(error);
-      client.abort();
-    }
-  }
-
-  #admit(client: Client): void {
-    const { head } = client;
-    const target = parseTarget(client.url);
-    if (head.problem) this.refuse(client, 'bad_request', head.problem);
-    else if (!hostIsRight(head, client.http10)) this.refuse(client, 'invalid_host', '');
-    else if (typeof target === 'string') this.refuse(client, 'invalid_target', target);
-    else if (client.method === 'CONNECT') this.refuse(client, 'invalid_target', 'CONNECT is not supported');
-    else {
-      const route = this.#routes.match(target);
-      if (!route) {
-        this.refuse(client, 'unknown_upstream', `known are ${this.#routes.known}`);
-        return;
-      }
-      this.#stats.inFlight++;
-      const { upstream, lane } = route;
-      const isCached = upstream.cache !== null && lane === upstream.regular;
-      const exchange = new Exchange(this.#shared, isCached ? CACHED : PLAIN, upstream, lane, client, target);
-      if (upstream.cache && !isCached) passBy(exchange, upstream.cache);
-      exchange.advance();
-    }
-  }
-
-  /** Answers a request that leads to no upstream. */
-  refuse(client: Client, code: FailureCode, detail: string): void {
-    this.#stats.refused.add(code);
-    const answer = answerFor(code, detail, 0);
-    const { access } = this.#shared;
-    if (access.wants(code, answer.status)) {
-      access.write({
-        upstream: '',
-        method: client.method,
-        path: loggable(client.url),
-        status: answer.status,
-        failure: code,
-        queue_ms: null,
-        connect_ms: null,
-        ttfb_ms: null,
-        total_ms: 0,
-        bytes_in: 0,
-        bytes_out: answer.body.length,
-        reused: null,
-        attempts: 0,
-        cache: null,
-        operation: null,
-      });
-    }
-    client.begin(answer.status, '', answer.headers);
-    client.finish(answer.body);
-  }
-}
-
-/** The path of a target that was refused. An absolute URL may carry a password, a query or fragment a key. */
-function loggable(url: string): string {
-  return url.startsWith('/') && !url.startsWith('//') ? url.slice(0, url.search(/[?#]|$/)) : '';
-}
-
-/** Exactly one, well formed; HTTP/1.0 may have none (RFC 9112 section 3.2). */
-function hostIsRight(head: RequestHead, http10: boolean): boolean {
-  return head.hostOk && (head.hosts === 1 || (http10 && head.hosts === 0));
-}
+const THE_QUEUE: Holder = { forget: leaveQueue };

@@ -56,6 +56,9 @@ function writeLine(exchange: Exchange, totalMs: number, now: number): void {
     attempts: exchange.attempts,
     cache: exchange.cacheUse ? exchange.cacheUse.outcome : null,
     operation: exchange.head.operation ? exchange.head.operation.slice(0, 64) : null,
+    lane: exchange.lane === '' ? null : exchange.lane,
+    target: exchange.via && exchange.upstream.targets.all.length > 1 ? exchange.via.url : null,
+    retry_ms: exchange.retryMs > 0 ? tenths(exchange.retryMs) : null,
   });
 }
 

@@ -1,30 +1,30 @@
-// Which upstream, and which lane of it, a request target leads to.
+// Which route a request target leads to.
 
 import type { Target } from '../http/target.ts';
-import type { Lane, Upstream } from '../upstream/upstream.ts';
+import type { Upstream } from '../upstream/upstream.ts';
+import type { Route } from './exchange.ts';
 
 /** At most so many names are listed to a client that asked for an unknown one. */
 const MAX_NAMES = 20;
 
-export interface Route {
-  readonly upstream: Upstream;
-  readonly lane: Lane;
+/** The ways to one upstream. */
+export interface UpstreamRoutes {
+  readonly regular: Route;
+  readonly bypass: Route;
 }
 
 export class Routes {
-  readonly #upstreams: ReadonlyMap<string, Upstream>;
-  readonly #regular: ReadonlyMap<string, Route>;
+  readonly #upstreams: ReadonlyMap<string, UpstreamRoutes>;
 
-  constructor(upstreams: readonly Upstream[]) {
-    this.#upstreams = new Map(upstreams.map((upstream) => [upstream.name, upstream]));
-    this.#regular = new Map(upstreams.map((upstream) => [upstream.name, { upstream, lane: upstream.regular }]));
+  /** @param plan see pipeline.ts */
+  constructor(upstreams: readonly Upstream[], plan: (upstream: Upstream) => UpstreamRoutes) {
+    this.#upstreams = new Map(upstreams.map((upstream) => [upstream.name, plan(upstream)]));
   }
 
   match(target: Target): Route | null {
-    const route = this.#regular.get(target.name);
-    if (!route) return null;
-    const { upstream } = route;
-    return upstream.bypassPaths.matches(target) ? { upstream, lane: upstream.bypass } : route;
+    const routes = this.#upstreams.get(target.name);
+    if (!routes) return null;
+    return routes.regular.upstream.bypassPaths.matches(target) ? routes.bypass : routes.regular;
   }
 
   /** For the 404: the names there are. */

@@ -140,7 +140,7 @@ export class CacheDesk {
     const nothing = { ...base, verdict: 'bypass', policy: null, key: null, parts: [], stored: [] };
     const { cache } = upstream;
     if (!cache) return { ...nothing, because: 'this upstream has neither cache nor coalesce' };
-    if (route.lane !== upstream.regular) return { ...nothing, because: 'its path is in bypass of the upstream' };
+    if (route.way !== upstream.regular) return { ...nothing, because: 'its path is in bypass of the upstream' };
     const asked = this.#asked(request, target, head, upstream);
     const { bypassed } = cache.counters;
     const use = planCacheUse(asked);

@@ -48,7 +48,7 @@ export interface ListenerSide {
   readonly config: ListenerConfig;
   readonly wheel: TimerWheel;
   readonly now: () => number;
-  readonly stopping: boolean;
+  readonly closing: boolean;
   accept(client: Client): void;
   /** A request was refused before it could be one. */
   refused(code: FailureCode): void;
@@ -116,7 +116,7 @@ export class ClientConnection implements Client, Expiring, Framing {
   }
 
   get keepAlive(): string {
-    return this.#keepAlive && !this.#side.stopping ? this.#keepAliveField : '';
+    return this.#keepAlive && !this.#side.closing ? this.#keepAliveField : '';
   }
 
   // ---- reading
@@ -306,7 +306,7 @@ export class ClientConnection implements Client, Expiring, Framing {
   finish(last: Buffer | null): void {
     this.#writer.finish(last);
     this.#answered = true;
-    if (this.#writer.endsAtClose || this.#side.stopping) this.#keepAlive = false;
+    if (this.#writer.endsAtClose || this.#side.closing) this.#keepAlive = false;
     if (!this.#keepAlive) this.#close();
     else if (this.#state === State.Answering) this.#nextRequest();
     else this.#discardBody();
@@ -328,8 +328,8 @@ export class ClientConnection implements Client, Expiring, Framing {
   // ---- between requests
 
   #nextRequest(): void {
-    const { now, config, stopping } = this.#side;
-    if (stopping) {
+    const { now, config, closing } = this.#side;
+    if (closing) {
       this.#close();
       return;
     }

@@ -30,7 +30,7 @@ function limiterCard(name) {
   const now = make('b', {});
   const max = make('span', {});
   const use = bar(['use']);
-  const peaks = facts('Peak in flight', 'Peak queue', 'Longest wait, 60 s');
+  const peaks = facts('Peak in flight', 'Peak queue', 'Longest wait, 60 s', 'Adaptive limit', 'Shared permits');
   const queue = sparkline('Queued', count);
   const grid = table('Limiter ' + name + ' by operation', COLUMNS);
   const everything = row('all');
@@ -39,9 +39,11 @@ function limiterCard(name) {
   const past = series();
   grid.body.append(everything.root);
   grid.body.after(operations);
+  const lanes = lanesPart(name);
+  const tables = make('div', { class: 'tables' }, grid.root, lanes.root);
   const flying = make('div', { class: 'use' }, make('span', { class: 'name' }, 'In flight'), make('p', { class: 'now' }, now, max), use.root, peaks.root);
   const head = make('header', {}, make('h3', {}, name), note);
-  const root = make('article', { class: 'card limiter' }, head, make('div', { class: 'charts' }, flying, queue.root, grid.root));
+  const root = make('article', { class: 'card limiter' }, head, make('div', { class: 'charts' }, flying, queue.root, tables));
   return {
     root,
     forget: past.forget,
@@ -56,7 +58,8 @@ function limiterCard(name) {
       put(max, permits === null ? 'unlimited' : 'of ' + count(permits));
       use.root.hidden = permits === null;
       if (permits !== null) use.update([Math.min(1, numbers.in_flight / permits)], numbers.in_flight + ' of ' + permits + ' permits held', numbers.peak_in_flight === 0 ? null : numbers.peak_in_flight / permits);
-      peaks.update(count(numbers.peak_in_flight), count(numbers.peak_queued), percentile(numbers.wait_ms, 'max'));
+      peaks.update(count(numbers.peak_in_flight), count(numbers.peak_queued), percentile(numbers.wait_ms, 'max'), adaptiveText(numbers), sharedText(numbers));
+      lanes.update(numbers.lanes);
       queue.update(at, numbers.queued, past.add(at, numbers.queued));
       everything.update(limiterRow(numbers));
       showOperations(Object.entries(numbers.operations).map(([label, of]) => [label, limiterRow(of)]));
@@ -81,7 +84,7 @@ function answersPart() {
   const split = bar(CLASSES);
   const codes = chips('Answers by status code');
   const failures = chips('Failures by code');
-  const traffic = facts('Received', 'Sent', 'Retries');
+  const traffic = facts('Received', 'Sent', ...TRIES);
   const failed = make('p', { class: 'failed' }, 'Failures');
   const root = make('section', {}, make('h4', {}, 'Answers ', total), split.root, codes.root, failed, failures.root, traffic.root);
   return {
@@ -97,7 +100,7 @@ function answersPart() {
       codes.update(numbers.status, classOf);
       failures.update(numbers.failures, () => 'failure');
       put(failed, sum(numbers.failures) > 0 ? 'Failures' : 'No failures');
-      traffic.update(bytes(numbers.bytes_in), bytes(numbers.bytes_out), count(numbers.retries));
+      traffic.update(bytes(numbers.bytes_in), bytes(numbers.bytes_out), ...triesText(numbers));
     },
   };
 }
@@ -137,9 +140,11 @@ function upstreamCard(name) {
   const pool = poolPart();
   const charts = make('div', { class: 'charts' }, speed.root, tail.root, times.root);
   const halves = make('div', { class: 'halves' }, answers.root, pool.root);
-  const head = make('header', {}, make('h3', {}, name), url, flying);
+  const trouble = troublePart();
+  const head = make('header', {}, make('h3', {}, name), url, ...trouble.roots, flying);
   const cached = cachedLine();
-  const root = make('article', { class: 'card upstream' }, head, cached.root, empty, charts, halves);
+  const guards = guardsPart(name);
+  const root = make('article', { class: 'card upstream' }, head, cached.root, empty, charts, guards.root, halves);
   return {
     root,
     forget() {
@@ -159,6 +164,8 @@ function upstreamCard(name) {
       put(url, numbers.url + (numbers.limiter === null ? '' : '  \u00b7  limiter ' + numbers.limiter));
       put(flying, count(numbers.in_flight) + ' in flight');
       cached.update(numbers.cache);
+      trouble.update(numbers);
+      guards.update(numbers);
       speed.update(at, perSecond, speeds.add(at, perSecond));
       tail.update(at, p95, tails.add(at, p95));
       showTimes(TIMES.map(([title, read]) => [title, ['p50', 'p95', 'p99', 'max'].map((key) => percentile(read(numbers), key))]));

@@ -5,7 +5,7 @@ const POLL_MS = 2000;
 const PATIENCE_MS = 5000;
 
 const byId = (id) => document.getElementById(id);
-const [about, state, alarm, numbersRoot] = ['about', 'state', 'alarm', 'numbers'].map(byId);
+const [about, state, alarm, troubles, numbersRoot] = ['about', 'state', 'alarm', 'troubles', 'numbers'].map(byId);
 
 /** Every card on the page: a gap in reach, or a new process, concerns all of them. */
 const cards = new Set();
@@ -15,16 +15,20 @@ const carded = (create) => (name) => {
   return card;
 };
 const showLimiters = keyed(byId('limiters'), carded(limiterCard));
+const showTrouble = keyed(troubles, troubleLine);
+const showHub = keyed(byId('redis'), carded(hubCard));
 const showCache = keyed(byId('cache'), carded(cacheCard));
 const showUpstreams = keyed(byId('upstreams'), carded(upstreamCard));
 
-const TILES = ['Requests per second', 'In flight', 'Queued', 'Refused at the door', 'Memory (RSS)', 'Event loop p99'];
+const TILES = ['Requests per second', 'In flight', 'Queued', 'Refused at the door', 'Memory (RSS)', 'Event loop p99', 'Overload'];
 const tiles = TILES.map((name) => {
   const value = make('b', {});
   const note = make('small', {});
-  byId('tiles').append(make('div', {}, make('dt', {}, name), make('dd', {}, value, note)));
+  const root = make('div', {}, make('dt', {}, name), make('dd', {}, value, note));
+  byId('tiles').append(root);
   return (text, more) => {
-    put(value, text);
+    root.hidden = text === null;
+    say(value, text ?? '');
     put(note, more);
   };
 });
@@ -43,7 +47,7 @@ function perSecond(at, requests, before) {
   return (Math.max(0, requests - before) / (at - last.at)) * 1000;
 }
 
-function showTiles(speed, { process, listener, limiters }) {
+function showTiles(speed, { process, listener, limiters, overload }) {
   const queued = Object.values(limiters).reduce((all, limiter) => all + limiter.queued, 0);
   const refused = Object.entries(listener.refused).map(([code, n]) => words(code) + ' ' + count(n));
   tiles[0](rate(speed), listener.requests === 0 ? 'no requests yet' : count(listener.requests) + ' since start');
@@ -52,6 +56,7 @@ function showTiles(speed, { process, listener, limiters }) {
   tiles[3](count(sum(listener.refused)), refused.join(', ') || 'reached no upstream');
   tiles[4](bytes(process.rss_bytes), 'heap ' + bytes(process.heap_used_bytes) + ', bodies ' + bytes(listener.body_memory_bytes));
   tiles[5](duration(process.event_loop_p99_ms), 'delay of the last 60 s');
+  tiles[6](...(overloadTile(overload) ?? [null, '']));
 }
 
 function showState(name) {
@@ -62,7 +67,7 @@ function showState(name) {
 
 function show(snapshot) {
   const at = performance.now();
-  const { process, listener, limiters, cache, upstreams } = snapshot;
+  const { process, listener, limiters, redis, cache, upstreams } = snapshot;
   if (last && !isSameProcess(last.snapshot.process, process)) {
     last = null;
     for (const card of cards) card.forget();
@@ -71,7 +76,11 @@ function show(snapshot) {
   put(about, process.version + '  \u00b7  Node ' + process.node.replace(/^v/, '') + '  \u00b7  up ' + duration(process.uptime_s * 1000));
   showState(listener.draining ? 'draining' : 'serving');
   showTiles(perSecond(at, listener.requests, before?.listener.requests), snapshot);
+  const wrong = allTrouble(snapshot);
+  showTrouble(wrong.map(([key, name, said]) => [key, [name, said]]));
+  troubles.hidden = wrong.length === 0;
   showLimiters(Object.entries(limiters).map(([name, numbers]) => [name, { at, numbers }]));
+  showHub(redis === null ? [] : [['Redis', redis]]);
   const cached = Object.values(upstreams).some((upstream) => upstream.cache !== null);
   const savedPerSecond = perSecond(at, cache.saved_requests, before?.cache.saved_requests);
   showCache(cached ? [['Stored answers', { at, savedPerSecond, numbers: cache }]] : []);
@@ -80,9 +89,10 @@ function show(snapshot) {
   }));
   for (const card of cards) if (!card.root.isConnected) cards.delete(card);
   byId('limiters').parentElement.hidden = Object.keys(limiters).length === 0;
+  byId('redis').parentElement.hidden = redis === null;
   byId('cache').parentElement.hidden = !cached;
   numbersRoot.hidden = false;
-  numbersRoot.classList.remove('old');
+  for (const part of [troubles, numbersRoot]) part.classList.remove('old');
   alarm.hidden = true;
   lostAt = null;
   last = { at, snapshot };
@@ -97,7 +107,7 @@ function showLost(reason) {
   const since = 'The stats port cannot be reached since ' + lostAt.toLocaleTimeString('en-GB') + ' (' + reason + '). ';
   put(alarm, since + (seen ? 'The numbers below are from before. ' : '') + 'Trying again every 2 s.');
   alarm.hidden = false;
-  numbersRoot.classList.add('old');
+  for (const part of [troubles, numbersRoot]) part.classList.add('old');
 }
 
 async function poll() {

@@ -55,6 +55,14 @@ function put(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** Of a text alone, or [text, 'warn' or 'alert']; what is well has no level. */
+function say(element, said) {
+  const [text, level] = Array.isArray(said) ? said : [said, null];
+  put(element, text);
+  if (level === null) element.removeAttribute('data-level');
+  else mark(element, 'data-level', level);
+}
+
 function mark(element, name, value) {
   if (element.getAttribute(name) !== value) element.setAttribute(name, value);
 }
@@ -78,7 +86,7 @@ function keyed(parent, create) {
   };
 }
 
-// ---- facts: a list of names and values
+// ---- facts: a list of names and values; a value that is null leaves no gap
 
 function facts(...names) {
   const root = make('dl', { class: 'facts' });
@@ -87,7 +95,14 @@ function facts(...names) {
     root.append(make('div', {}, make('dt', {}, name), value));
     return value;
   });
-  return { root, update: (...texts) => texts.forEach((text, i) => put(values[i], text)) };
+  return {
+    root,
+    update: (...texts) =>
+      texts.forEach((text, i) => {
+        values[i].parentElement.hidden = text === null;
+        say(values[i], text ?? '');
+      }),
+  };
 }
 
 // ---- chips: counts by code
@@ -126,14 +141,14 @@ function table(caption, columns) {
   return { root, body };
 }
 
-function row(name) {
-  const root = make('tr', {}, make('th', { scope: 'row', title: name }, name));
+function row(name, shown = name) {
+  const root = make('tr', {}, make('th', { scope: 'row', title: name }, shown));
   return {
     root,
     update(texts) {
       while (root.children.length <= texts.length) root.append(make('td', {}));
       texts.forEach((text, i) => {
-        put(root.children[i + 1], text);
+        say(root.children[i + 1], text);
       });
     },
   };

@@ -38,7 +38,13 @@ h1 { font-size: 20px; font-weight: 650; letter-spacing: -0.01em; }
 .state[data-state="draining"] { background: var(--warn-wash); color: var(--warn-ink); }
 .state[data-state="unreachable"] { background: var(--bad-wash); color: var(--bad-ink); }
 .alarm { margin-bottom: var(--gap); padding: 12px 16px; border-radius: var(--radius); border: 1px solid var(--bad); background: var(--bad-wash); color: var(--bad-ink); font-weight: 500; }
-.old > section { opacity: 0.5; }
+.troubles { margin-bottom: var(--gap); padding: 10px 16px; border: 1px solid var(--warn); border-radius: var(--radius); background: var(--card); list-style: none; }
+.troubles:has([data-level="alert"]) { border-color: var(--bad); }
+.troubles li { padding: 2px 0 2px 16px; text-indent: -16px; overflow-wrap: anywhere; color: var(--warn-ink); }
+.troubles [data-level="alert"] { color: var(--bad-ink); }
+.troubles li::before { content: ""; display: inline-block; width: 8px; height: 8px; margin-right: 8px; border-radius: 3px; background: currentColor; }
+.troubles b { margin-right: 8px; font-weight: 600; color: var(--ink); }
+.troubles.old, .old > section { opacity: 0.5; }
 
 h2 { margin: 30px 0 12px; font-size: 13px; font-weight: 650; letter-spacing: 0.06em; text-transform: uppercase; color: var(--soft); }
 .tiles { display: grid; grid-template-columns: repeat(6, 1fr); gap: 1px; overflow: hidden; border: 1px solid var(--line); border-radius: var(--radius); background: var(--line); }
@@ -46,6 +52,11 @@ h2 { margin: 30px 0 12px; font-size: 13px; font-weight: 650; letter-spacing: 0.0
 .tiles dt, .name, .facts dt { font-size: 12.5px; color: var(--soft); }
 .tiles b { display: block; font-size: 25px; font-weight: 600; line-height: 1.3; letter-spacing: -0.015em; }
 .tiles small { display: block; font-size: 12.5px; color: var(--soft); overflow-wrap: anywhere; }
+
+.tiles:has(> :nth-child(7):not([hidden])) { grid-template-columns: repeat(7, 1fr); }
+dd[data-level="warn"], td[data-level="warn"], b[data-level="warn"] { color: var(--warn-ink); }
+dd[data-level="alert"], td[data-level="alert"], b[data-level="alert"] { color: var(--bad-ink); }
+td[data-level] { font-weight: 600; }
 
 .limiters, .caches, .upstreams { display: grid; gap: var(--gap); }
 .card { min-width: 0; padding: 18px 20px 20px; border: 1px solid var(--line); border-radius: var(--radius); background: var(--card); }
@@ -107,6 +118,13 @@ tbody tr > * { border-top: 1px solid var(--line); }
 .charts { display: grid; grid-template-columns: 1fr 1fr max-content; gap: 20px 32px; margin-top: 14px; }
 .limiter .charts { grid-template-columns: minmax(150px, 1fr) minmax(150px, 1fr) minmax(0, 716px); }
 .charts .scroll { margin-top: -4px; }
+.charts .tables { min-width: 0; }
+.tables .scroll + .scroll { margin-top: 18px; }
+.guards { display: flex; flex-wrap: wrap; gap: 14px 40px; margin-top: 18px; }
+.guards section { flex: 1 1 440px; min-width: 0; }
+.guards .targets { flex-basis: 100%; }
+.guards .scroll, .guards .facts { margin-top: 0; }
+.guards tbody th { max-width: 400px; }
 .use .name { display: block; }
 .spark { display: grid; grid-template: auto auto minmax(56px, 1fr) / 1fr auto; align-items: baseline; min-width: 0; }
 .spark .name { grid-column: 1 / -1; }
@@ -123,7 +141,10 @@ tbody tr > * { border-top: 1px solid var(--line); }
 .cache .halves > :has(+ [hidden]) { grid-column: 1 / -1; }
 .cached { margin-top: 2px; font-size: 13.5px; color: var(--soft); }
 .cached b { font-weight: 600; color: var(--ink); }
-.redis { margin-left: 6px; padding: 1px 9px; border-radius: 99px; font-size: 12.5px; font-weight: 600; background: var(--warn-wash); color: var(--warn-ink); }
+.redis { margin-left: 6px; }
+.redis, .pill { padding: 1px 9px; border-radius: 99px; font-size: 12.5px; font-weight: 600; background: var(--warn-wash); color: var(--warn-ink); }
+.pill[data-level="good"] { background: var(--ok-wash); color: var(--ok-ink); }
+.pill[data-level="alert"] { background: var(--bad-wash); }
 .redis[data-state="up"] { background: var(--ok-wash); color: var(--ok-ink); }
 .redis[data-state="down"] { background: var(--bad-wash); color: var(--bad-ink); }
 .halves { display: grid; grid-template-columns: 1fr 1fr; gap: 22px 40px; margin-top: 18px; }
@@ -135,23 +156,26 @@ footer { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 6p
 footer nav { display: flex; flex-wrap: wrap; gap: 4px 16px; }
 
 @media (max-width: 1100px) {
-  .tiles { grid-template-columns: repeat(3, 1fr); }
+  .tiles, .tiles:has(> :nth-child(7):not([hidden])) { grid-template-columns: repeat(3, 1fr); }
+  .tiles > :nth-child(7) { grid-column: 1 / -1; }
   .charts, .limiter .charts, .cache .charts { grid-template-columns: 1fr 1fr; }
   .cache .spark { grid-column: 1 / -1; }
   .cache .halves { grid-template-columns: 1fr 1fr; }
   .cache .halves > section { grid-column: 1 / -1; }
-  .charts .scroll { grid-column: 1 / -1; margin-top: 0; }
+  .charts > .scroll, .charts .tables { grid-column: 1 / -1; }
+  .charts .scroll { margin-top: 0; }
 }
 @media (max-width: 640px) {
   .top, main, footer { padding-left: 14px; padding-right: 14px; }
   .card { padding: 15px 14px 16px; }
-  .tiles { grid-template-columns: 1fr 1fr; }
+  .tiles, .tiles:has(> :nth-child(7):not([hidden])) { grid-template-columns: 1fr 1fr; }
+  .guards section { flex-basis: 100%; }
   .charts, .limiter .charts, .cache .charts, .halves, .cache .halves { grid-template-columns: minmax(0, 1fr); }
   #about { order: 1; width: 100%; font-size: 13.5px; }
   .use, .spark { min-width: 0; }
   .spark { grid-template-rows: auto auto 56px; }
   th, td { padding-left: 10px; }
-  tbody th { max-width: 120px; }
+  tbody th, .guards tbody th { max-width: 120px; }
 }
 @media (prefers-reduced-motion: reduce) {
   .bar i { transition: none; }

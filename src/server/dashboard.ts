@@ -4,9 +4,10 @@ import { CACHE_JS } from './dashboard-cache.ts';
 import { CARDS_JS } from './dashboard-cards.ts';
 import { PAGE_JS } from './dashboard-page.ts';
 import { PARTS_JS } from './dashboard-parts.ts';
+import { RESILIENCE_JS } from './dashboard-resilience.ts';
 
-/** One ES module: the four files share its scope. */
-export const DASHBOARD_JS = PARTS_JS + CACHE_JS + CARDS_JS + PAGE_JS;
+/** One ES module: the five files share its scope. */
+export const DASHBOARD_JS = PARTS_JS + CACHE_JS + RESILIENCE_JS + CARDS_JS + PAGE_JS;
 
 /** Many thin lines become one ordered one. */
 export const DASHBOARD_ICON = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">
@@ -36,6 +37,7 @@ export const DASHBOARD_HTML = `<!doctype html>
 </header>
 <main aria-live="off">
   <p id="alarm" class="alarm" role="alert" hidden></p>
+  <ul id="troubles" class="troubles" aria-label="What is wrong now" hidden></ul>
   <noscript><p class="alarm">This page needs JavaScript. The same numbers are at <a href="stats">/stats</a> and
     <a href="metrics">/metrics</a>.</p></noscript>
   <div id="numbers" hidden>
@@ -46,6 +48,10 @@ export const DASHBOARD_HTML = `<!doctype html>
     <section aria-labelledby="limiters-title">
       <h2 id="limiters-title">Limiters</h2>
       <div id="limiters" class="limiters"></div>
+    </section>
+    <section aria-labelledby="redis-title" hidden>
+      <h2 id="redis-title">Shared with other sidecars</h2>
+      <div id="redis"></div>
     </section>
     <section aria-labelledby="cache-title" hidden>
       <h2 id="cache-title">Cache</h2>

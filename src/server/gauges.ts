@@ -4,8 +4,10 @@ import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
 import type { ByteBudget } from '../flow/byte-budget.ts';
 import type { Limiter } from '../flow/limiter.ts';
 import type {
+  HubSnapshot,
   LimiterSnapshot,
   MetricTotals,
+  OverloadSnapshot,
   PoolSnapshot,
   ProcessSnapshot,
   StatsSnapshot,
@@ -14,6 +16,7 @@ import type {
 import type { LimiterStats, ListenerStats } from '../observe/stats.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import { type CacheSources, cacheSnapshot, wholeCacheSnapshot } from './cache-gauges.ts';
+import { lanesSnapshot, resilienceSnapshot } from './resilience-gauges.ts';
 
 export interface Sources {
   readonly version: string;
@@ -22,6 +25,8 @@ export interface Sources {
   readonly listener: ListenerStats;
   readonly bodyMemory: ByteBudget;
   readonly cache: CacheSources;
+  readonly overload: () => OverloadSnapshot | null;
+  readonly redis: () => HubSnapshot | null;
   readonly draining: () => boolean;
 }
 
@@ -46,7 +51,7 @@ export class Gauges {
   rotate(): void {
     for (const upstream of this.#sources.upstreams) {
       upstream.stats.rotate();
-      upstream.pool.stats.rotate();
+      upstream.poolStats.rotate();
     }
     for (const { stats } of this.#sources.limiters) stats.rotate();
     if (performance.now() - this.#turnedAt < LOOP_HALF_MS) return;
@@ -74,6 +79,8 @@ export class Gauges {
       limiters: Object.fromEntries(
         this.#sources.limiters.map(({ limiter, stats }) => [limiter.name, limiterSnapshot(limiter, stats)]),
       ),
+      overload: this.#sources.overload(),
+      redis: this.#sources.redis(),
       cache: wholeCacheSnapshot(this.#sources.cache, this.#sources.upstreams),
       upstreams: Object.fromEntries(
         this.#sources.upstreams.map((upstream) => [
@@ -87,13 +94,13 @@ export class Gauges {
   totals(): MetricTotals {
     return {
       upstreams: Object.fromEntries(
-        this.#sources.upstreams.map(({ name, stats, pool }) => [
+        this.#sources.upstreams.map(({ name, stats, poolStats }) => [
           name,
           {
             latency: stats.latency.totals(),
             ttfb: stats.ttfb.totals(),
             overhead: stats.overhead.totals(),
-            connect: pool.stats.connect.totals(),
+            connect: poolStats.connect.totals(),
           },
         ]),
       ),
@@ -136,6 +143,7 @@ function limiterSnapshot(limiter: Limiter, stats: LimiterStats): LimiterSnapshot
     refused: limiter.refused,
     wait_ms: stats.wait.window(),
     operations: Object.fromEntries([...stats.operations].map(([label, operation]) => [label, operation.snapshot()])),
+    ...lanesSnapshot(limiter),
   };
 }
 
@@ -149,6 +157,7 @@ function upstreamSnapshot(upstream: Upstream, maxBytes: number): UpstreamSnapsho
     status: stats.status(),
     failures: stats.failures.snapshot(),
     retries: stats.retries,
+    ...resilienceSnapshot(upstream, performance.now()),
     bytes_in: stats.bytesIn,
     bytes_out: stats.bytesOut,
     latency_ms: stats.latency.window(),
@@ -160,13 +169,13 @@ function upstreamSnapshot(upstream: Upstream, maxBytes: number): UpstreamSnapsho
 }
 
 function poolSnapshot(upstream: Upstream): PoolSnapshot {
-  const { pool } = upstream;
-  const { stats } = pool;
+  const { poolStats: stats } = upstream;
+  const pools = upstream.targets.all.map(({ pool }) => pool);
   return {
     max: upstream.config.pool.connections,
-    active: pool.active,
-    idle: pool.idle,
-    connecting: pool.connecting,
+    active: sum(pools, (pool) => pool.active),
+    idle: sum(pools, (pool) => pool.idle),
+    connecting: sum(pools, (pool) => pool.connecting),
     opened: stats.opened,
     closed: stats.closed,
     closed_by: stats.closedBy.snapshot(),
@@ -179,4 +188,8 @@ function poolSnapshot(upstream: Upstream): PoolSnapshot {
     tls_ms: stats.tls.window(),
     saved_ms: Math.round(stats.reused * stats.connect.mean),
   };
+}
+
+function sum<T>(all: readonly T[], value: (one: T) => number): number {
+  return all.reduce((total, one) => total + value(one), 0);
 }

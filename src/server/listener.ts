@@ -22,8 +22,8 @@ export class Listener implements ListenerSide {
   readonly #stats: ListenerStats;
   readonly #server: Server;
   readonly #connections = new Set<ClientConnection>();
-  /** Answers say `connection: close` from now on. */
-  stopping = false;
+  #stopping = false;
+  #pressed = false;
 
   constructor(
     address: Address,
@@ -58,6 +58,17 @@ export class Listener implements ListenerSide {
     return this.#server.address() as AddressInfo;
   }
 
+  /** Answers say `connection: close`. */
+  get closing(): boolean {
+    return this.#stopping || this.#pressed;
+  }
+
+  /** The process is short of memory, or not any more. Idle connections close now, the others after their answer. */
+  press(isPressed: boolean): void {
+    if (isPressed && !this.#pressed) for (const connection of [...this.#connections]) connection.stop();
+    this.#pressed = isPressed;
+  }
+
   accept(client: Client): void {
     this.#acceptor.accept(client);
   }
@@ -73,7 +84,7 @@ export class Listener implements ListenerSide {
 
   /** No new connections; idle ones close now, the others after the answer they wait for. Resolves when all are gone. */
   stopAccepting(): Promise<void> {
-    this.stopping = true;
+    this.#stopping = true;
     return new Promise((resolve) => {
       this.#server.close(() => resolve());
       for (const connection of [...this.#connections]) connection.stop();

@@ -144,14 +144,15 @@ export class Dial implements Expiring {
     const detail = error.code ? `${error.code} (${this.#phase})` : error.message;
     if (this.#phase === 'tls') {
       this.#dialer.forgetSession();
-      this.#fail('tls_failed', detail);
+      // Cut off, as by a restart, is not the same as a certificate or a protocol that does not fit.
+      this.#fail(error.code === 'ECONNRESET' || error.code === 'EPIPE' ? 'connect_failed' : 'tls_failed', detail);
     } else if (error.code === 'ETIMEDOUT') this.#fail('connect_timeout', detail);
     else if (error.syscall === 'getaddrinfo') this.#fail('dns_failed', detail);
     else this.#fail('connect_failed', detail);
   };
 
   readonly #onClose = (): void => {
-    this.#fail(this.#phase === 'tls' ? 'tls_failed' : 'connect_failed', `closed within ${this.#phase}`);
+    this.#fail('connect_failed', `closed within ${this.#phase}`);
   };
 
   #fail(code: DialFailure, detail: string): void {

@@ -154,6 +154,7 @@ export class Pool implements ConnectionOwner, DialListener, Expiring {
       const index = this.#seekers.length > 0 ? this.#seekers.findIndex((seeker) => !seeker.fresh) : -1;
       if (index >= 0) {
         const [seeker] = this.#seekers.splice(index, 1);
+        connection.idleSince = this.#now();
         seeker!.connected(connection);
       } else {
         this.#busy.delete(connection);

@@ -105,8 +105,8 @@ const redis = { skip: redisMissing() };
 async function withRedis(rig: Rig, url: string) {
   const server = await TestRedis.start();
   rig.closes({ close: () => server.stop() });
-  const config = { store: 'redis' as const, redis: { url: `unix:${server.path}`, prefix: 'p:', timeoutMs: 2000 } };
-  const proxy = await rig.one({ url, ...HTTP }, { cache: config });
+  const config = { url: `unix:${server.path}`, prefix: 'p:', timeoutMs: 2000 };
+  const proxy = await rig.one({ url, ...HTTP }, { redis: config, cache: { store: 'redis' } });
   await until('redis is there', () => proxy.stats().cache.redis!.state === 'up');
   return { server, proxy };
 }

@@ -498,7 +498,8 @@ else
     const { url } = await upstream(rig);
     const overrides = {
       upstreams: { ai: { url, cache: { http: true } } },
-      cache: { store: 'redis', redis: { url: `unix:${redis.path}`, prefix: 'aiproxy:', timeoutMs: 1000 } },
+      redis: { url: `unix:${redis.path}`, prefix: 'aiproxy:', timeoutMs: 1000 },
+      cache: { store: 'redis' },
     } as const;
     const [one, two] = [await rig.proxy(overrides), await rig.proxy(overrides)];
     for (const proxy of [one, two]) await until('redis is up', () => proxy.stats().cache.redis!.state === 'up');

@@ -13,6 +13,16 @@ import type {
 } from '../../src/observe/snapshot.ts';
 import type { Explained, Explanation, PurgeOrder } from '../../src/server/cache-desk.ts';
 import type { StatsSource } from '../../src/server/stats-port.ts';
+import {
+  failoverPart,
+  hubPart,
+  lanesPart,
+  learntLimit,
+  meteredPart,
+  overloadPart,
+  PLAIN_LIMITER,
+  plainPart,
+} from './fake-resilience.ts';
 
 const STEP_S = 2;
 /** What a client may write into x-aiproxy-operation. */
@@ -116,6 +126,8 @@ export class FakeStats implements StatsSource {
         draining: this.draining,
       },
       limiters: { ai: busyLimiter(s), batch: idleLimiter() },
+      overload: overloadPart(s),
+      redis: hubPart(s),
       cache: {
         ...addCaches(upstreams.openai.cache, upstreams.fatsecret.cache),
         flights: Math.round(4 + 3 * Math.sin(s / 9)),
@@ -147,6 +159,8 @@ export class FakeStats implements StatsSource {
         draining: this.draining,
       },
       limiters: { ai: idleLimiter() },
+      overload: null,
+      redis: null,
       cache: { ...cacheOf(0, 0), flights: 0, flight_memory_bytes: 0, redis: null },
       upstreams: {
         openai: { ...idleUpstream('https://api.openai.com'), cache: cacheOf(0, 0) },
@@ -182,6 +196,7 @@ export class FakeStats implements StatsSource {
     const idle = Math.min(max - active, Math.round(max * 0.3));
     const [failed, limited] = [Math.round(requests * 0.0021), Math.round(requests * 0.011)];
     return {
+      ...this.#resilience(name, url, requests, active),
       url,
       limiter,
       requests,
@@ -219,6 +234,12 @@ export class FakeStats implements StatsSource {
         saved_ms: (requests - 214) * 96,
       },
     };
+  }
+
+  #resilience(name: string, url: string, requests: number, active: number) {
+    if (name === 'openai') return failoverPart(this.#s, url, requests, active);
+    if (name === 'deepseek') return meteredPart(this.#s, url, requests);
+    return plainPart(url, requests);
   }
 }
 
@@ -271,8 +292,9 @@ function addCaches(...parts: (CacheSnapshot | null)[]): CacheTotals {
 
 function busyLimiter(s: number): LimiterSnapshot {
   const load = rateAt(s, 62);
-  const inFlight = Math.min(100, Math.round(load));
-  const queued = Math.max(0, Math.round(load - 100));
+  const most = learntLimit(s);
+  const inFlight = Math.min(most, Math.round(load));
+  const queued = Math.max(0, Math.round(load - most));
   const label = (share: number, waits: WindowMs): LabelSnapshot => ({
     in_flight: Math.round(inFlight * share),
     queued: Math.round(queued * share),
@@ -282,7 +304,8 @@ function busyLimiter(s: number): LimiterSnapshot {
     wait_ms: waits,
   });
   return {
-    max_concurrent: 100,
+    ...lanesPart(s, queued, 4_210),
+    max_concurrent: most,
     max_queue: null,
     in_flight: inFlight,
     queued,
@@ -303,6 +326,7 @@ function busyLimiter(s: number): LimiterSnapshot {
 
 function idleLimiter(): LimiterSnapshot {
   return {
+    ...PLAIN_LIMITER,
     max_concurrent: 100,
     max_queue: 10_000,
     in_flight: 0,
@@ -319,6 +343,7 @@ function idleLimiter(): LimiterSnapshot {
 
 function idleUpstream(url: string): UpstreamSnapshot {
   return {
+    ...plainPart(url),
     url,
     limiter: 'ai',
     requests: 0,

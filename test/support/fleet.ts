@@ -66,7 +66,8 @@ export function fleet(name: string, run: (t: Test, fleet: Fleet, rig: Rig) => Pr
       const overrides = {
         ...more,
         upstreams: { ai: { url: upstream.url, cache: { http: true }, ...ai } },
-        cache: { store: 'redis', redis: store, ...cache },
+        redis: store,
+        cache: { store: 'redis', ...cache },
       } as const;
       const proxy = await rig.proxy(overrides, clock);
       running++;

@@ -2,15 +2,24 @@
 
 import type { Test } from 'tap';
 import { type Assembly, assemble } from '../../src/assemble.ts';
+import { parseBaseUrl } from '../../src/config/base-url.ts';
 import type {
+  BreakerConfig,
   CacheConfig,
   CacheRuleConfig,
   CacheStoreConfig,
   Config,
+  FeedbackConfig,
   FlightsConfig,
+  HedgeConfig,
   LimiterConfig,
   ListenerConfig,
+  OverloadConfig,
   PoolConfig,
+  RateLimitConfig,
+  RedisConfig,
+  RetriesConfig,
+  TargetConfig,
   TimeoutsConfig,
   TlsConfig,
 } from '../../src/config/schema.ts';
@@ -28,8 +37,13 @@ export interface CacheRuleOverrides extends Partial<Omit<CacheRuleConfig, 'match
   readonly key?: Partial<CacheRuleConfig['key']>;
 }
 
+export type TargetOverrides = { readonly url: string } & Partial<Pick<TargetConfig, 'priority' | 'weight' | 'headers'>>;
+
+/** A section that is written, though with nothing in it (`breaker: {}`), is on with its defaults. */
 export interface UpstreamOverrides {
-  readonly url: string;
+  /** This or `targets`. */
+  readonly url?: string;
+  readonly targets?: readonly TargetOverrides[];
   readonly limiter?: string;
   readonly pool?: Partial<PoolConfig>;
   readonly timeouts?: Partial<TimeoutsConfig>;
@@ -38,6 +52,12 @@ export interface UpstreamOverrides {
   readonly cache?: CacheOverrides;
   /** Default: as there is a cache. */
   readonly coalesce?: boolean;
+  readonly breaker?: Partial<BreakerConfig>;
+  readonly retries?: Partial<RetriesConfig>;
+  readonly hedge?: Partial<HedgeConfig>;
+  readonly rateLimits?: readonly Partial<RateLimitConfig>[];
+  readonly feedback?: Partial<FeedbackConfig>;
+  readonly lane?: string;
   readonly maxHeadBytes?: number;
   readonly tls?: Partial<TlsConfig>;
 }
@@ -49,6 +69,8 @@ export interface ConfigOverrides {
   readonly log?: Partial<Config['log']>;
   readonly drain?: Partial<Config['drain']>;
   readonly maintenanceMs?: number;
+  readonly redis?: RedisConfig;
+  readonly overload?: Partial<OverloadConfig>;
   readonly cache?: Partial<CacheStoreConfig>;
   readonly flights?: Partial<FlightsConfig>;
 }
@@ -77,13 +99,23 @@ export function makeConfig(overrides: ConfigOverrides): Config {
       bodyMinRate: 1024,
       ...overrides.listener,
     },
+    redis: overrides.redis ?? null,
+    overload: overrides.overload
+      ? {
+          memoryBytes: null,
+          shrinkCacheAt: 0.8,
+          refuseAt: 0.9,
+          closeAt: 0.95,
+          maxLoopLagMs: NEVER,
+          ...overrides.overload,
+        }
+      : null,
     cache: {
       store: 'memory',
       maxBytes: 64 << 20,
       maxEntryBytes: 8 << 20,
       maxVariants: 16,
       sweepIntervalMs: 30_000,
-      redis: null,
       ...overrides.cache,
     },
     flights: { bufferBytes: 1 << 20, memoryBytes: 64 << 20, maxWaiters: 1000, waitMs: NEVER, ...overrides.flights },
@@ -92,17 +124,21 @@ export function makeConfig(overrides: ConfigOverrides): Config {
       maxConcurrent: NEVER,
       maxQueue: 10_000,
       queueTimeoutMs: NEVER,
+      adaptive: null,
+      shared: false,
+      lanes: [],
       ...limiter,
     })),
     upstreams: Object.entries(overrides.upstreams).map(([name, upstream]) => {
-      const url = new URL(upstream.url);
+      const targets = (upstream.targets ?? [{ url: upstream.url! }]).map(makeTarget);
+      const { protocol, hostname, port, origin, basePath } = targets[0]!;
       return {
         name,
-        protocol: url.protocol as 'http:' | 'https:',
-        hostname: url.hostname,
-        port: Number(url.port),
-        origin: url.origin,
-        basePath: url.pathname.replace(/\/+$/, ''),
+        protocol,
+        hostname,
+        port,
+        origin,
+        basePath,
         limiter: upstream.limiter ?? null,
         pool: {
           connections: 50,
@@ -126,6 +162,8 @@ export function makeConfig(overrides: ConfigOverrides): Config {
         replay: upstream.replay ?? [],
         cache: upstream.cache ? makeCache(upstream.cache) : null,
         coalesce: upstream.coalesce ?? upstream.cache !== undefined,
+        targets,
+        ...makeResilience(upstream),
         maxHeadBytes: upstream.maxHeadBytes ?? 32 << 10,
         tls: { ca: null, servername: null, cert: null, key: null, ...upstream.tls },
       };
@@ -154,6 +192,54 @@ function makeCache({ rules = [], ...cache }: CacheOverrides): CacheConfig {
     })),
   };
 }
+
+function makeTarget({ url, ...rest }: TargetOverrides): TargetConfig {
+  const base = parseBaseUrl(url);
+  if (typeof base === 'string') throw new Error(`${url}: ${base}`);
+  return { ...base, priority: 0, weight: 1, headers: [], ...rest };
+}
+
+function makeResilience({ breaker, retries, hedge, rateLimits = [], feedback, lane }: UpstreamOverrides) {
+  return {
+    breaker: breaker ? { ...BREAKER, ...breaker } : null,
+    retries: retries ? { ...RETRIES, ...retries } : null,
+    hedge: hedge ? { paths: ['/*'], afterMs: null, ...hedge } : null,
+    rateLimits: rateLimits.map((limit) => ({ ...RATE_LIMIT, ...limit })),
+    feedback: feedback ? { maxPauseMs: 60_000, pace: true, ...feedback } : null,
+    lane: lane ?? null,
+  };
+}
+
+const BREAKER: BreakerConfig = {
+  consecutiveFailures: 5,
+  failureRatio: 0.5,
+  windowMs: 10_000,
+  minRequests: 20,
+  openMs: 1000,
+  maxOpenMs: 60_000,
+};
+
+const RETRIES: RetriesConfig = {
+  attempts: 3,
+  statuses: [429, 502, 503, 504],
+  methods: ['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'],
+  replayLimitBytes: 64 << 10,
+  backoffMs: 100,
+  maxBackoffMs: 5000,
+  maxRetryAfterMs: 10_000,
+  withinMs: NEVER,
+  budgetRatio: 0.2,
+  budgetMin: 3,
+};
+
+const RATE_LIMIT: RateLimitConfig = {
+  requests: 500,
+  perMs: 60_000,
+  burst: 1,
+  key: 'global',
+  onLimit: 'wait',
+  shared: false,
+};
 
 /** A line of the log. */
 export interface LogLine {
@@ -238,6 +324,7 @@ export class TestProxy {
     for (const [name, upstream] of Object.entries(upstreams)) {
       gauges.push([`${name}.in_flight`, upstream.in_flight]);
       gauges.push([`${name}.pool.active`, upstream.pool.active], [`${name}.pool.connecting`, upstream.pool.connecting]);
+      for (const { url, in_flight } of upstream.targets) gauges.push([`${name}.${url}.in_flight`, in_flight]);
     }
     return Object.fromEntries(gauges.filter(([, value]) => value !== 0));
   }

@@ -27,6 +27,10 @@ const EXPECTED: Record<FailureCode, [status: number, side: string, retrySafe: bo
   client_stalled: [499, 'client', true],
   internal_error: [500, 'proxy', false],
   body_memory_full: [503, 'proxy', true],
+  rate_limited: [429, 'proxy', true],
+  breaker_open: [503, 'proxy', true],
+  overloaded: [503, 'proxy', true],
+  deadline_exceeded: [504, 'client', false],
   queue_full: [503, 'proxy', true],
   queue_timeout: [503, 'proxy', true],
   draining: [503, 'proxy', false],
@@ -64,8 +68,11 @@ t.test('status and side agree: 4xx is the clientâ€™s, 502 and 504 the upstreamâ€
   for (const code of CODES) {
     const { status, side, message } = FAILURES[code];
     // RFC 9111 section 5.2.1.7 wants a 504 where the client forbade asking the upstream.
-    const ofClient = (status >= 400 && status < 500) || code === 'not_cached';
-    t.equal(side, ofClient ? 'client' : sides[status], code);
+    // And the deadline that passed was the caller's own.
+    const ofClient = (status >= 400 && status < 500) || code === 'not_cached' || code === 'deadline_exceeded';
+    // RFC 6585 section 4 has one status for who sends too much, but the limit is ours.
+    const expected = code === 'rate_limited' ? 'proxy' : ofClient ? 'client' : sides[status];
+    t.equal(side, expected, code);
     t.match(code, /^[a-z]+(_[a-z]+)*$/);
     t.ok(message.length > 10 && !message.endsWith('.'), message);
   }
@@ -120,6 +127,7 @@ t.test('a retry is forbidden exactly where a 5xx may have run', async (t) => {
   t.same(
     forbidden.toSorted(),
     [
+      'deadline_exceeded',
       'draining',
       'first_event_timeout',
       'headers_timeout',

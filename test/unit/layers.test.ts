@@ -21,8 +21,13 @@ const LAYERS: readonly { level: number; siblings: boolean; places: readonly stri
   { level: 3, siblings: false, places: ['src/proxy/'] },
   { level: 2, siblings: false, places: ['src/upstream/'] },
   { level: 1, siblings: false, places: ['src/flow/', 'src/cache/', 'src/http/', 'src/observe/'] },
-  { level: 0, siblings: true, places: ['src/errors.ts', 'src/fields.ts', 'src/config/'] },
+  // src/redis/ is down here because cache and limits both stand on the one connection, and know nothing of each other.
+  { level: 0, siblings: true, places: ['src/errors.ts', 'src/fields.ts', 'src/config/', 'src/redis/'] },
 ];
+
+/** Its neighbours need no Redis; it needs of them only what it is told at the start. */
+const MAY_USE_REDIS = ['src/assemble.ts', 'src/cache/', 'src/redis/'];
+const REDIS_MAY_USE = /^(src\/(redis|config|errors\.ts)|node:|ioredis$)/;
 
 const HANDLER_CALLBACKS = [
   'onRequestStart',
@@ -140,6 +145,16 @@ function misplacedHttp(sources: Sources): string[] {
     .map(({ from, to }) => `${from} → ${to}`);
 }
 
+function misplacedRedis(sources: Sources): string[] {
+  return allImports(sources)
+    .filter(({ from, to }) =>
+      from.startsWith('src/redis/')
+        ? !REDIS_MAY_USE.test(to)
+        : (to === 'ioredis' || to.startsWith('src/redis/')) && !MAY_USE_REDIS.some((place) => from.startsWith(place)),
+    )
+    .map(({ from, to }) => `${from} → ${to}`);
+}
+
 function readSources(): Sources {
   const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
   const files = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' })
@@ -165,6 +180,16 @@ t.test('the callbacks of undici’s handlers appear in exactly one file', async 
 });
 
 t.test('only the server and the demo import node:http', async (t) => t.same(misplacedHttp(readSources()), []));
+
+t.test('the connection to Redis knows none of its users, and only the cache knows it', async (t) => {
+  t.same(misplacedRedis(readSources()), []);
+  const wrong = {
+    'src/redis/hub.ts': `import type { Log } from '../observe/log.ts';`,
+    'src/config/load.ts': `import { RedisHub } from '../redis/hub.ts';`,
+    'src/flow/shared-rate.ts': `import type { Redis } from 'ioredis';`,
+  };
+  t.equal(misplacedRedis(made(wrong)).length, 3);
+});
 
 t.test('long files are mentioned', async (t) => {
   for (const [file, source] of readSources()) {

@@ -2,9 +2,10 @@
 import t, { type Test } from 'tap';
 import { Entry, type EntryParts } from '../../../src/cache/entry.ts';
 import { decodeEntry, encodeEntry } from '../../../src/cache/entry-format.ts';
-import { RedisBreaker } from '../../../src/cache/redis-breaker.ts';
 import type { PurgeMessage } from '../../../src/cache/redis-purge.ts';
 import { RedisStore, type RedisStoreParts } from '../../../src/cache/redis-store.ts';
+import type { RedisConfig } from '../../../src/config/schema.ts';
+import { RedisHub } from '../../../src/redis/hub.ts';
 import { redisMissing, TestRedis } from '../../support/redis.ts';
 import { until, whileNothing, within } from '../../support/until.ts';
 
@@ -56,23 +57,36 @@ function asking(fields: Record<string, string> = {}) {
   return (names: readonly string[]) => names.map((name) => fields[name] ?? '');
 }
 
+type Parts = Partial<RedisStoreParts & { config: RedisConfig }>;
+
 class Store {
+  readonly hub: RedisHub;
   readonly store: RedisStore;
   readonly log: string[] = [];
   readonly purges: PurgeMessage[] = [];
 
-  constructor(redis: TestRedis, parts: Partial<RedisStoreParts> = {}) {
+  constructor(redis: TestRedis, { config, ...parts }: Parts = {}) {
+    this.hub = new RedisHub(config ?? { url: redis.path, prefix: 'test:', timeoutMs: TIMEOUT_MS }, () =>
+      performance.now(),
+    );
     this.store = new RedisStore({
-      config: { url: redis.path, prefix: 'test:', timeoutMs: TIMEOUT_MS },
+      hub: this.hub,
       maxVariants: 3,
       encode: encodeEntry,
       decode: decodeEntry,
       onPurge: (message) => this.purges.push(message),
-      onDown: (reason) => this.log.push(`down: ${reason}`),
-      onUp: () => this.log.push('up'),
-      now: () => performance.now(),
       ...parts,
     });
+    this.hub.use({ onDown: (reason) => this.log.push(`down: ${reason}`), onUp: () => this.log.push('up') });
+  }
+
+  start(): void {
+    this.hub.start();
+  }
+
+  async stop(): Promise<void> {
+    this.store.stop();
+    await this.hub.stop();
   }
 
   async up(): Promise<void> {
@@ -102,17 +116,17 @@ class Store {
   }
 }
 
-type Open = (parts?: Partial<RedisStoreParts>) => Promise<Store>;
+type Open = (parts?: Parts) => Promise<Store>;
 
 /** A test with a server, and stores that are stopped when it is over. */
 function withRedis(name: string, run: (t: Test, redis: TestRedis, open: Open) => Promise<void>): void {
   void t.test(name, { skip }, async (t) => {
     const redis = await TestRedis.start();
-    const stores: RedisStore[] = [];
+    const stores: Store[] = [];
     const open: Open = async (parts = {}) => {
       const opened = new Store(redis, parts);
-      stores.push(opened.store);
-      await opened.store.start();
+      stores.push(opened);
+      opened.start();
       await opened.up();
       return opened;
     };
@@ -462,7 +476,7 @@ t.test('a store starts without its server, and finds it later', { skip }, async 
   const redis = await TestRedis.start();
   await redis.kill();
   const store = new Store(redis);
-  await within('start', store.store.start(), 50);
+  store.start();
   t.equal(store.store.state, 'connecting');
   t.equal(await store.get('k'), null);
   await until('it is known', () => store.store.state === 'down');
@@ -470,7 +484,7 @@ t.test('a store starts without its server, and finds it later', { skip }, async 
   await store.up();
   t.match(store.log, [/^down: E/, 'up']);
   await until('messages may have been missed', () => store.purges.length > 0);
-  await store.store.stop();
+  await store.stop();
   await redis.stop();
 });
 
@@ -510,7 +524,7 @@ withRedis('writes under way are bounded', async (t, redis, open) => {
 t.test('an error reply is one command’s trouble; an answer that could not be listed goes', { skip }, async (t) => {
   const redis = await TestRedis.start();
   const store = new Store(redis);
-  await store.store.start();
+  store.start();
   await store.up();
   await redis.ask('SET test:u:ai:/v1/models text');
   await store.put(entryOf());
@@ -519,7 +533,7 @@ t.test('an error reply is one command’s trouble; an answer that could not be l
   t.equal(await store.store.purgeUri('ai', '/v1/models'), 0);
   t.equal(store.store.counters.errors, 2);
   t.equal(store.store.state, 'up');
-  await store.store.stop();
+  await store.stop();
   await redis.stop();
 });
 
@@ -531,21 +545,21 @@ t.test('credentials are sent, and told to nobody', { skip }, async (t) => {
   const broken = new Store(redis, { config: { ...config, url: 'redis://me:secret-broken@[' } });
   const closed = new Store(redis, { config: { ...config, url: 'redis://me:secret-closed@127.0.0.1:1' } });
   const stores = [right, wrong, broken, closed];
-  for (const { store } of stores) await store.start();
+  for (const store of stores) store.start();
   await right.up();
   await until('all are known', () => stores.every(({ log }) => log.length > 0));
   t.same(wrong.log, ['down: answered WRONGPASS']);
   t.same(broken.log, ['down: ERR_INVALID_URL']);
   t.same(closed.log, ['down: ECONNREFUSED']);
   t.notMatch(JSON.stringify(stores.map(({ log }) => log)), /secret/);
-  for (const { store } of stores) await store.stop();
+  for (const store of stores) await store.stop();
   await redis.stop();
 });
 
 t.test('stop leaves nothing: up, frozen, without a server, while connecting', { skip }, async (t) => {
   const redis = await TestRedis.start();
   const before = sockets();
-  const stops = async (what: string, store: RedisStore) => {
+  const stops = async (what: string, store: Store) => {
     await within(`stopped ${what}`, store.stop(), 500);
     const isClean = () => Object.entries(sockets()).every(([kind, count]) => count <= before[kind]!);
     await until(`nothing is left ${what}`, isClean, 500);
@@ -553,7 +567,7 @@ t.test('stop leaves nothing: up, frozen, without a server, while connecting', { 
   };
   const begin = async () => {
     const opened = new Store(redis);
-    await opened.store.start();
+    opened.start();
     return opened;
   };
 
@@ -562,7 +576,7 @@ t.test('stop leaves nothing: up, frozen, without a server, while connecting', { 
   let answers: (Entry | null)[] = [];
   up.store.get('k', asking(), (entry) => answers.push(entry));
   up.store.put(entryOf(), HOUR_MS);
-  const stopped = stops('up', up.store);
+  const stopped = stops('up', up);
   t.same(answers, [null], 'who waits is answered at once');
   await stopped;
   t.equal(await up.get('k'), null);
@@ -574,86 +588,18 @@ t.test('stop leaves nothing: up, frozen, without a server, while connecting', { 
   redis.freeze();
   answers = [];
   frozen.store.get('k', asking(), (entry) => answers.push(entry));
-  await stops('frozen', frozen.store);
+  await stops('frozen', frozen);
   t.same(answers, [null]);
-  await stops('while connecting to a frozen server', (await begin()).store);
+  await stops('while connecting to a frozen server', await begin());
   const shaking = await begin();
   await whileNothing(50);
-  await stops('while shaking hands with a frozen server', shaking.store);
+  await stops('while shaking hands with a frozen server', shaking);
   await redis.kill();
   const alone = await begin();
   await until('down', () => alone.store.state === 'down');
-  await stops('without a server', alone.store);
-  await stops('never started', new Store(redis).store);
+  await stops('without a server', alone);
+  await stops('never started', new Store(redis));
   await redis.stop();
-});
-
-t.test(
-  'the rest of a breaker grows with trouble, and a connection that comes back at once does not cut it short',
-  async (t) => {
-    let now = 0;
-    const log: string[] = [];
-    let works = true;
-    const probe = async () => {
-      log.push('probe');
-      if (!works) throw new Error('no');
-    };
-    const breaker = new RedisBreaker({
-      probe,
-      onDown: (reason) => log.push(reason),
-      onUp: () => log.push('up'),
-      now: () => now,
-    });
-    const took = async () => {
-      const began = performance.now();
-      await until('up', () => breaker.state === 'up');
-      return performance.now() - began;
-    };
-    breaker.connected();
-    await took();
-    now = 60_000;
-    breaker.trip('first');
-    breaker.trip('again');
-    breaker.connected();
-    t.ok((await took()) >= 120, 'at least half of 250 ms');
-    breaker.trip('second');
-    t.ok((await took()) >= 245, 'at least half of 500 ms');
-    t.same(log, ['probe', 'up', 'first', 'probe', 'up', 'second', 'probe', 'up']);
-    now += 60_000;
-    works = false;
-    breaker.trip('third');
-    now += 60_000;
-    breaker.connected();
-    await until('probed', () => log.filter((it) => it === 'probe').length === 4, 120);
-    works = true;
-    const rest = await took();
-    t.ok(rest >= 240, `after a calm time 250 ms, after a failed probe 500: ${rest}`);
-    breaker.trip('fourth');
-    breaker.stop();
-    t.equal(breaker.state, 'down');
-  },
-);
-
-t.test('one probe at a time, however long it takes', async (t) => {
-  let probes = 0;
-  let answer = () => {};
-  const probe = () => {
-    probes++;
-    return new Promise<void>((resolve) => {
-      answer = resolve;
-    });
-  };
-  const breaker = new RedisBreaker({ probe, onDown: () => {}, onUp: () => {}, now: () => 0 });
-  breaker.connected();
-  await until('probed', () => probes === 1);
-  breaker.connected();
-  await whileNothing(20);
-  breaker.trip('lost');
-  await whileNothing(300);
-  t.equal(probes, 1);
-  answer();
-  await until('up', () => breaker.state === 'up');
-  breaker.stop();
 });
 
 /** A value for an inline command. */

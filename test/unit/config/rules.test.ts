@@ -41,13 +41,14 @@ t.test('the smallest config is complete by its defaults', async (t) => {
       bodyMemoryBytes: 67_108_864,
       bodyMinRate: 1024,
     },
+    redis: null,
+    overload: null,
     cache: {
       store: 'memory',
       maxBytes: 67_108_864,
       maxEntryBytes: 8_388_608,
       maxVariants: 16,
       sweepIntervalMs: 30_000,
-      redis: null,
     },
     flights: { bufferBytes: 1_048_576, memoryBytes: 67_108_864, maxWaiters: 1000, waitMs: none },
     limiters: [],
@@ -80,6 +81,24 @@ t.test('the smallest config is complete by its defaults', async (t) => {
         replay: [],
         cache: null,
         coalesce: false,
+        targets: [
+          {
+            protocol: 'http:',
+            hostname: 'a',
+            port: 80,
+            origin: 'http://a',
+            basePath: '',
+            priority: 0,
+            weight: 1,
+            headers: [],
+          },
+        ],
+        breaker: null,
+        retries: null,
+        hedge: null,
+        rateLimits: [],
+        feedback: null,
+        lane: null,
         maxHeadBytes: 32_768,
         tls: { ca: null, servername: null, cert: null, key: null },
       },
@@ -118,8 +137,9 @@ upstreams:
   t.same(config.allowedHosts, ['proxy.internal']);
   t.same(config.drain, { acceptForMs: 5000, timeoutMs: 0 });
   t.equal(config.listener.bodyMinRate, 0);
+  const off = { adaptive: null, shared: false, lanes: [] };
   t.same(config.limiters, [
-    { name: 'ai', maxConcurrent: Number.POSITIVE_INFINITY, maxQueue: 0, queueTimeoutMs: 172_800_000 },
+    { name: 'ai', maxConcurrent: Number.POSITIVE_INFINITY, maxQueue: 0, queueTimeoutMs: 172_800_000, ...off },
   ]);
   const [upstream] = config.upstreams;
   t.match(upstream, { name: 'a.b-c_1', port: 1, basePath: '/v1', limiter: 'ai', maxHeadBytes: 65_536 });
@@ -142,6 +162,16 @@ t.test('an unknown key is named with what was probably meant', async (t) => {
     '1:45 upstreams.a.pool.conections: unknown key, did you mean "connections"?',
   );
   only(t, file('xyzzyx: 1'), '2:1 xyzzyx: unknown key');
+  only(t, file('cache: { redis: {} }'), '2:10 cache.redis: unknown key here: redis stands at the top of the file');
+  only(t, file('drain: { store: redis }'), '2:10 drain.store: unknown key, did you mean "cache.store"?');
+  only(
+    t,
+    upstream('lanes: {}'),
+    '1:37 upstreams.a.lanes: unknown key, did you mean "lane" or "limiters.<name>.lanes"?',
+  );
+  only(t, upstream('burst: 1'), '1:37 upstreams.a.burst: unknown key, did you mean "rate_limits[].burst"?');
+  only(t, upstream('retry: {}'), '1:37 upstreams.a.retry: unknown key, did you mean "retries"?');
+  only(t, file('retry: {}'), '2:1 retry: unknown key');
   only(t, file('limiters: { a: { max_concurrent: 1, que: 2 } }'), '2:37 limiters.a.que: unknown key');
   only(t, file('__proto__: 1'), '2:1 __proto__: is not a key');
   t.equal(file('constructor: 1').length, 1);
@@ -248,7 +278,7 @@ t.test('there must be an upstream, with a url and a good name', async (t) => {
   only(t, problems('upstreams: {}\n'), '1:12 upstreams: must have at least one upstream, got an empty mapping');
   only(t, problems('upstreams:\n'), '1:1 upstreams: must have at least one upstream, got an empty mapping');
   only(t, problems('upstreams: [a]\n'), '1:12 upstreams: must be a mapping of keys, got a list');
-  const url = 'is required and must be a URL such as https://api.openai.com or http://127.0.0.1:9000/v1, got nothing';
+  const url = 'is required (or `targets`, a list) and must be a URL such as https://api.openai.com, got nothing';
   only(t, problems('upstreams:\n  a:\n'), `2:3 upstreams.a.url: ${url}`);
   for (const name of ['.', '..', '-a', '_a', 'a b', 'a/b', 'é', 'a'.repeat(65)]) {
     t.match(

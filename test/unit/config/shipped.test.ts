@@ -6,7 +6,8 @@ import { Ajv } from 'ajv';
 import t from 'tap';
 import { parse } from 'yaml';
 import { jsonSchema } from '../../../src/config/json-schema.ts';
-import { loadConfig } from '../../../src/config/load.ts';
+import { loadConfig, parseConfig } from '../../../src/config/load.ts';
+import type { UpstreamConfig } from '../../../src/config/schema.ts';
 
 const directory = fileURLToPath(new URL('../../../config/', import.meta.url));
 const read = (name: string) => readFileSync(directory + name, 'utf8');
@@ -91,7 +92,53 @@ t.test('aiproxy.yaml carries the numbers of the backend that asked for it', asyn
     'what it stores is safe to store',
   );
   const none = Number.POSITIVE_INFINITY;
-  t.same(config.limiters, [{ name: 'ai', maxConcurrent: 100, maxQueue: none, queueTimeoutMs: none }]);
+  const off = { adaptive: null, shared: false, lanes: [] };
+  t.same(config.limiters, [{ name: 'ai', maxConcurrent: 100, maxQueue: none, queueTimeoutMs: none, ...off }]);
+});
+
+/** The text with one example, a key that stands there as a comment with all below it, made real. */
+function uncommented(text: string, key: string): string {
+  const lines = text.split('\n');
+  const first = lines.findIndex((line) => new RegExp(`^ *# ${key}:`).test(line));
+  const margin = lines[first]!.slice(0, lines[first]!.indexOf('#'));
+  let end = first + 1;
+  while (lines[end]!.startsWith(`${margin}#   `)) end++;
+  const real = lines.slice(first, end).map((line) => margin + line.slice(margin.length + 2));
+  return [...lines.slice(0, first), ...real, ...lines.slice(end)].join('\n');
+}
+
+t.test('what stands in aiproxy.yaml as a comment works too', async (t) => {
+  const load = (text: string) => parseConfig(text, `${directory}aiproxy.yaml`, {}).config;
+  const text = read('aiproxy.yaml');
+  const all = load(
+    ['redis', 'overload', 'shared', 'lanes', 'targets', 'lane', 'hedge', 'rate_limits'].reduce(
+      uncommented,
+      text.replace(/^ {4}url: https:\/\/api\.openai\.com\n/m, ''),
+    ),
+  );
+  t.match(all, { redis: { prefix: 'aiproxy:', timeoutMs: 100 }, overload: { memoryBytes: null, refuseAt: 0.9 } });
+  t.match(all.limiters[0], { shared: true, lanes: [{ name: 'interactive', share: 4 }, { name: 'batch' }] });
+  t.match(all.upstreams[0], {
+    targets: [{ origin: 'https://api.openai.com', headers: [['authorization', 'Bearer none']] }, { priority: 1 }],
+    hedge: { paths: ['/v1/embeddings'], afterMs: null },
+    rateLimits: [{ requests: 500, perMs: 60_000, shared: true }],
+    lane: 'interactive',
+  });
+  const adaptive = load(uncommented(text.replace(/^ {4}max_concurrent: 100\n/m, ''), 'max_concurrent'));
+  t.same(adaptive.limiters[0]?.adaptive, { min: 4, max: 100, mode: 'aimd' });
+});
+
+t.test('what aiproxy.yaml says are the defaults of a section are', async (t) => {
+  const { config } = loadConfig(`${directory}aiproxy.yaml`, {});
+  const { config: defaults } = parseConfig(
+    'upstreams: { a: { url: "http://a", breaker: {}, retries: {}, feedback: {} } }\noverload: {}\n',
+    'f.yaml',
+    {},
+  );
+  const pick = ({ breaker, retries, feedback }: UpstreamConfig) => ({ breaker, retries, feedback });
+  t.same(pick(config.upstreams[0]!), pick(defaults.upstreams[0]!));
+  const { config: written } = parseConfig(uncommented(read('aiproxy.yaml'), 'overload'), 'f.yaml', {});
+  t.same(written.overload, defaults.overload);
 });
 
 t.test('every key of the schema says what it is, and its default', async (t) => {
@@ -122,7 +169,18 @@ t.test('the JSON Schema lets an editor see the plain mistakes, and takes templat
     upstream({
       cache: { rules: [{ ttl: '1h', match: { method: ['GET'], header: { 'x-a': '1' } }, statuses: [404] }] },
     }),
-    { ...upstream({}), cache: { store: 'redis', redis: { url: 'unix:/run/redis.sock' } } },
+    { ...upstream({}), cache: { store: 'redis' }, redis: { url: 'unix:/run/redis.sock' } },
+    { upstreams: { a: { targets: [{ url: 'https://a', weight: 3, headers: { 'x-a': 'b' } }, { url: '${B}' }] } } },
+    { ...upstream({}), limiters: { ai: { max_concurrent: { adaptive: { max: 5 } }, lanes: { a: 1, b: 2 } } } },
+    { ...upstream({}), limiters: { ai: { max_concurrent: '${N}', shared: 'redis' } }, overload: {} },
+    upstream({ breaker: {}, retries: { statuses: [429] }, feedback: { pace: '${P}' } }),
+    upstream({ breaker: { failure_ratio: 'none' }, hedge: { paths: ['/a'], after: 'p95' } }),
+    upstream({
+      rate_limits: [
+        { requests: '5/h', key: 'header:x-user' },
+        { requests: '${R}', shared: 'redis' },
+      ],
+    }),
   ];
   for (const value of good) t.ok(validate(value), JSON.stringify([value, validate.errors]));
   const bad = [
@@ -148,8 +206,24 @@ t.test('the JSON Schema lets an editor see the plain mistakes, and takes templat
     upstream({ cache: { rules: [{ ttl: '1h', tttl: '1h' }] } }),
     upstream({ cache: { rules: [{ ttl: '1h', statuses: [206] }] } }),
     upstream({ cache: { rules: [{ ttl: '1h', match: { header: { 'x a': '1' } } }] } }),
-    { ...upstream({}), cache: { redis: {} } },
-    { ...upstream({}), cache: { redis: { url: 'http://a' } } },
+    { ...upstream({}), redis: {} },
+    { ...upstream({}), redis: { url: 'http://a' } },
+    { ...upstream({}), cache: { redis: { url: 'redis://a' } } },
+    upstream({ targets: [{ url: 'https://a' }] }),
+    { upstreams: { a: { targets: [] } } },
+    { upstreams: { a: { targets: [{ url: 'https://a', weight: 0 }] } } },
+    { ...upstream({}), limiters: { ai: { max_concurrent: { adaptive: {} } } } },
+    { ...upstream({}), limiters: { ai: { max_concurrent: 'adaptive' } } },
+    { ...upstream({}), limiters: { ai: { max_concurrent: 5, shared: true } } },
+    { ...upstream({}), limiters: { ai: { max_concurrent: 5, lanes: { 1: 1 } } } },
+    { ...upstream({}), overload: { refuse_at: 90 } },
+    upstream({ breaker: true }),
+    upstream({ breaker: { failure_ratio: 'off' } }),
+    upstream({ retries: { attempts: 1 } }),
+    upstream({ hedge: {} }),
+    upstream({ rate_limits: [{ requests: 500 }] }),
+    upstream({ rate_limits: [{ requests: '500/m' }] }),
+    upstream({ rate_limits: [{ requests: '500/min', key: 'header:' }] }),
   ];
   for (const value of bad) t.notOk(validate(value), JSON.stringify(value));
 });

@@ -23,6 +23,9 @@ const LINE: AccessLine = {
   attempts: 1,
   cache: null,
   operation: null,
+  lane: null,
+  target: null,
+  retry_ms: null,
 };
 
 t.test('a line is one JSON object with an ISO time, and without host and pid', async (t) => {

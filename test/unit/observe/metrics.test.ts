@@ -73,6 +73,7 @@ t.test('every family the alert rules may name is there', async (t) => {
     aiproxy_failures_total: 'counter',
     aiproxy_upstream_in_flight: 'gauge',
     aiproxy_retries_total: 'counter',
+    aiproxy_maybe_billed_twice_total: 'counter',
     aiproxy_received_bytes_total: 'counter',
     aiproxy_sent_bytes_total: 'counter',
     aiproxy_request_duration_seconds: 'histogram',
@@ -86,6 +87,36 @@ t.test('every family the alert rules may name is there', async (t) => {
     aiproxy_pool_connect_failures_total: 'counter',
     aiproxy_pool_saved_seconds: 'gauge',
     aiproxy_pool_connect_seconds: 'histogram',
+    aiproxy_target_in_flight: 'gauge',
+    aiproxy_target_attempts_total: 'counter',
+    aiproxy_target_failures_total: 'counter',
+    aiproxy_breaker_state: 'gauge',
+    aiproxy_breaker_opened_total: 'counter',
+    aiproxy_retry_budget_balance: 'gauge',
+    aiproxy_retry_budget_exhausted_total: 'counter',
+    aiproxy_hedges_total: 'counter',
+    aiproxy_hedges_won_total: 'counter',
+    aiproxy_rate_limit_keys: 'gauge',
+    aiproxy_rate_limit_held: 'gauge',
+    aiproxy_rate_limit_held_total: 'counter',
+    aiproxy_rate_limit_refused_total: 'counter',
+    aiproxy_feedback_held: 'gauge',
+    aiproxy_feedback_held_total: 'counter',
+    aiproxy_feedback_pauses_total: 'counter',
+    aiproxy_lane_queued: 'gauge',
+    aiproxy_lane_granted_total: 'counter',
+    aiproxy_shared_permits_held: 'gauge',
+    aiproxy_shared_permits_waiting: 'gauge',
+    aiproxy_shared_permits_local: 'gauge',
+    aiproxy_overload_level: 'gauge',
+    aiproxy_memory_share: 'gauge',
+    aiproxy_redis_up: 'gauge',
+    aiproxy_redis_peers: 'gauge',
+    aiproxy_redis_questions_total: 'counter',
+    aiproxy_redis_errors_total: 'counter',
+    aiproxy_redis_timeouts_total: 'counter',
+    aiproxy_redis_tokens_total: 'counter',
+    aiproxy_local_tokens_total: 'counter',
     aiproxy_cache_max_bytes: 'gauge',
     aiproxy_flights: 'gauge',
     aiproxy_flight_memory_bytes: 'gauge',
@@ -151,7 +182,7 @@ t.test('a shared store that is away is 0, one that is not configured has no line
     t.equal(read(renderMetrics(snapshot, fakeTotals())).value('aiproxy_cache_redis_up'), 0, state);
   }
   snapshot.cache.redis = null;
-  t.notMatch(renderMetrics(snapshot, fakeTotals()), /redis/);
+  t.notMatch(renderMetrics(snapshot, fakeTotals()), /cache_redis/);
 });
 
 t.test('buckets become cumulative, in seconds, and +Inf is the count', async (t) => {

@@ -131,7 +131,7 @@ class Bench {
   readonly refused: string[] = [];
   closed = 0;
   connection: ClientConnection;
-  side: { stopping: boolean };
+  side: { closing: boolean };
   onAccept: (client: Client) => void;
 
   constructor(
@@ -143,7 +143,7 @@ class Bench {
       config: { ...CONFIG, ...config },
       wheel: this.wheel.wheel,
       now: this.clock.now,
-      stopping: false,
+      closing: false,
       accept: (client: Client) => {
         this.requests.push(`${client.method} ${client.url}`);
         this.onAccept(client);
@@ -611,7 +611,7 @@ bench('a listener that stops: idle connections go at once, busy ones after their
     exchange = new Listening(client);
   });
   await busy.send(GET + GET);
-  busy.side.stopping = true;
+  busy.side.closing = true;
   busy.connection.stop();
   t.equal(busy.socket.destroyed, false);
   exchange!.answer();
@@ -630,7 +630,7 @@ bench('a listener that stops while a body is thrown away: the connection goes wh
   const b = new Bench();
   await b.send(post('content-length: 10\r\n', 'hello'));
   t.match(b.socket.taken, /keep-alive/);
-  b.side.stopping = true;
+  b.side.closing = true;
   b.connection.stop();
   t.equal(b.socket.ended, false);
   await b.send(`world${GET}`);

@@ -16,11 +16,21 @@ export interface LinkEvents {
   readonly onReady: () => void;
   /** The connection for commands is gone, or there was none. @param reason without secrets */
   readonly onLost: (reason: string) => void;
+}
+
+/** Who listens on a channel. */
+export interface Hearing {
   readonly onMessage: (text: string) => void;
   /** @param missed messages may have been sent while nobody listened */
-  readonly onSubscribed: (missed: boolean) => void;
+  readonly onSubscribed?: (missed: boolean) => void;
   /** The server will not let us listen. */
-  readonly onRefused: () => void;
+  readonly onRefused?: () => void;
+}
+
+interface Channel {
+  readonly name: string;
+  readonly hearing: Hearing;
+  missed: boolean;
 }
 
 export class RedisLink {
@@ -28,18 +38,25 @@ export class RedisLink {
   commands: Redis | null = null;
   readonly #url: string;
   readonly #timeoutMs: number;
-  readonly #channel: string;
   readonly #events: LinkEvents;
+  readonly #channels = new Map<string, Channel>();
   #listening: Redis | null = null;
-  #missed = false;
   #stopped = false;
   #pinger: NodeJS.Timeout | undefined;
 
-  constructor(url: string, timeoutMs: number, channel: string, events: LinkEvents) {
+  constructor(url: string, timeoutMs: number, events: LinkEvents) {
     this.#url = url;
     this.#timeoutMs = timeoutMs;
-    this.#channel = channel;
     this.#events = events;
+  }
+
+  /** One hearing per channel. */
+  listen(name: string, hearing: Hearing): void {
+    const channel = { name, hearing, missed: false };
+    this.#channels.set(name, channel);
+    const redis = this.#listening;
+    if (redis?.status === 'wait') redis.connect().catch(ignore);
+    else if (redis?.status === 'ready') this.#subscribe(redis, channel);
   }
 
   /** Resolves once connecting is under way. Never rejects. */
@@ -55,9 +72,14 @@ export class RedisLink {
       this.#events.onLost(reasonOf(error));
       return;
     }
-    for (const redis of [this.commands, this.#listening]) redis.connect().catch(ignore);
-    this.#pinger = setInterval(() => this.#listening?.ping().catch(ignore), PING_EVERY_MS);
+    this.commands.connect().catch(ignore);
+    if (this.#channels.size > 0) this.#listening.connect().catch(ignore);
+    this.#pinger = setInterval(() => this.#ping(), PING_EVERY_MS);
     this.#pinger.unref();
+  }
+
+  #ping(): void {
+    if (this.#channels.size > 0) this.#listening?.ping().catch(ignore);
   }
 
   /** Resolves when no socket and no timer is left. */
@@ -101,29 +123,32 @@ export class RedisLink {
 
   #watchListening(redis: Redis): Redis {
     redis.on('ready', () => {
-      redis.subscribe(this.#channel).then(
-        () => this.#subscribed(),
-        (error) => {
-          if (!this.#stopped && isReply(error)) this.#events.onRefused();
-        },
-      );
+      for (const channel of this.#channels.values()) this.#subscribe(redis, channel);
     });
-    redis.on('message', (_channel: string, text: string) => {
-      if (!this.#stopped) this.#events.onMessage(text);
+    redis.on('message', (name: string, text: string) => {
+      if (!this.#stopped) this.#channels.get(name)?.hearing.onMessage(text);
     });
     // The other connection tells what is wrong.
     redis.on('error', ignore);
     redis.on('close', () => {
-      this.#missed = true;
+      for (const channel of this.#channels.values()) channel.missed = true;
     });
     return redis;
   }
 
-  #subscribed(): void {
-    if (this.#stopped) return;
-    const missed = this.#missed;
-    this.#missed = false;
-    this.#events.onSubscribed(missed);
+  /** Each on its own: what a user may listen on can differ by channel. */
+  #subscribe(redis: Redis, channel: Channel): void {
+    redis.subscribe(channel.name).then(
+      () => {
+        if (this.#stopped) return;
+        const { missed } = channel;
+        channel.missed = false;
+        channel.hearing.onSubscribed?.(missed);
+      },
+      (error) => {
+        if (!this.#stopped && isReply(error)) channel.hearing.onRefused?.();
+      },
+    );
   }
 }
 

@@ -1,0 +1,69 @@
+// How an exchange comes by permit, slot and tokens, and gives them back.
+
+import { Waiter } from '../flow/waiters.ts';
+import { Phase } from './deadlines.ts';
+import type { Exchange } from './exchange.ts';
+
+/** Joins the line: at its end, or before all others when it comes for a further attempt. @returns false when the queue is full */
+export function joinQueue(exchange: Exchange): boolean {
+  const { way, shared, operation } = exchange;
+  const { line } = way;
+  const now = shared.now();
+  const isFirst = exchange.attempts === 0;
+  if (isFirst) exchange.queuedAt = now;
+  exchange.enter(Phase.Queue, now);
+  exchange.rearm();
+  const waiter = new Waiter(
+    exchange,
+    line.limiter.laneOf(exchange.head.priority, exchange.upstream.config.lane),
+    exchange.turnstiles,
+  );
+  exchange.waiter = waiter;
+  exchange.lane = line.limiter.lanes[waiter.lane]!.name;
+  if (operation) operation.queued++;
+  if (!isFirst) line.rejoin(waiter);
+  else if (!line.enqueue(waiter)) {
+    exchange.waiter = null;
+    if (operation) operation.queued--;
+    return false;
+  }
+  return true;
+}
+
+/** Gives the place in the line up. */
+export function leaveQueue(exchange: Exchange): void {
+  const { waiter } = exchange;
+  if (!waiter) return;
+  exchange.waiter = null;
+  if (exchange.operation) exchange.operation.queued--;
+  exchange.way.line.leave(waiter);
+}
+
+/** Permit and slot are its own. */
+export function tookPermit(exchange: Exchange, waited: boolean): void {
+  const { way, operation, shared, turnstiles } = exchange;
+  const now = shared.now();
+  exchange.holdsPermit = true;
+  exchange.slot = way.line.slots;
+  if (turnstiles.length > 0) exchange.takenBefore = exchange.upstream.metering!.takenBy(turnstiles);
+  if (operation) {
+    operation.granted++;
+    operation.inFlight++;
+    if (waited) operation.waited++;
+  }
+  const waitMs = waited ? now - exchange.phaseAt : 0;
+  way.limiterStats?.wait.record(waitMs);
+  operation?.wait.record(waitMs);
+  if (exchange.attempts === 0) exchange.grantedAt = now;
+}
+
+/** Slot, then permit: whoever waited for either may run before this returns. */
+export function giveBack(exchange: Exchange): void {
+  const { slot } = exchange;
+  exchange.slot = null;
+  slot?.give();
+  if (!exchange.holdsPermit) return;
+  exchange.holdsPermit = false;
+  if (exchange.operation) exchange.operation.inFlight--;
+  exchange.way.line.limiter.release();
+}
