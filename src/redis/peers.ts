@@ -20,7 +20,7 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return redis.call('ZCARD', KEYS[1])
 `);
 
-type Ask = (run: (redis: Redis) => Promise<unknown>) => Promise<unknown>;
+type Ask = (run: (redis: Redis) => Promise<number>) => Promise<number>;
 
 export class Peers {
   /** As last known; at least 1. */
@@ -44,12 +44,19 @@ export class Peers {
   /** Redis is there (again), perhaps for the first of them only. */
   async arrive(redis: Redis): Promise<void> {
     if (this.count > 1) this.#completeAt = this.#now() + this.#times.deadMs;
-    await this.#beat(redis);
+    this.#count(await this.#beat(redis));
   }
 
   /** @param ask rejects while Redis is away; the count stays as it was then */
   start(ask: Ask): void {
-    this.#timer ??= setInterval(() => ask((redis) => this.#beat(redis)).catch(() => {}), this.#times.beatMs).unref();
+    const beat = () => {
+      // What comes too late is from before an outage.
+      ask((redis) => this.#beat(redis)).then(
+        (alive) => this.#count(alive),
+        () => {},
+      );
+    };
+    this.#timer ??= setInterval(beat, this.#times.beatMs).unref();
   }
 
   stop(): void {
@@ -60,8 +67,11 @@ export class Peers {
     await redis.zrem(this.#key, this.#self);
   }
 
-  async #beat(redis: Redis): Promise<void> {
-    const alive = Number(await BEAT.run(redis, [this.#key], [this.#self, this.#times.deadMs]));
+  async #beat(redis: Redis): Promise<number> {
+    return Number(await BEAT.run(redis, [this.#key], [this.#self, this.#times.deadMs]));
+  }
+
+  #count(alive: number): void {
     if (alive > this.count || this.#now() >= this.#completeAt) this.count = Math.max(1, alive);
   }
 }

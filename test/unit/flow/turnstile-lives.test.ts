@@ -50,8 +50,6 @@ class World {
   readonly #waiting = new Map<Waiter, Member>();
   readonly #running: Member[] = [];
   #age = 0;
-  /** Within a grant not all that is free has been given yet. */
-  #depth = 0;
 
   constructor(permits: number, connections: number, maxQueue: number, lanes: number) {
     const clock = new FakeClock();
@@ -64,7 +62,9 @@ class World {
   }
 
   #couldRun({ gates }: Member): boolean {
-    return this.#limiter.hasPermit && this.#slots.regular.hasSlot && gates.every((gate) => this.#purses[gate]!.tokens > 0);
+    return (
+      this.#limiter.hasPermit && this.#slots.regular.hasSlot && gates.every((gate) => this.#purses[gate]!.tokens > 0)
+    );
   }
 
   arrive(lane: number, gates: readonly number[], temper: Temper, comesBack = false): void {
@@ -102,7 +102,6 @@ class World {
       if (isBefore && this.#couldHaveRun(other, member)) throw new Error(`${member.age} passed the older ${other.age}`);
     }
     this.#running.push(member);
-    this.#depth++;
     switch (member.temper) {
       case 'fails':
         this.#giveBack(member);
@@ -124,7 +123,6 @@ class World {
         this.#purses[member.age % 3]!.tokens = 0;
         break;
     }
-    this.#depth--;
   }
 
   #couldHaveRun(older: Member, granted: Member): boolean {
@@ -189,8 +187,10 @@ class World {
     if (lanes.reduce((sum, lane) => sum + lane.queued, 0) !== queued) throw new Error('the lanes disagree');
     if (this.#slots.taken !== inFlight) throw new Error(`${this.#slots.taken} slots, ${inFlight} in flight`);
     const held = this.#turnstiles.reduce((sum, turnstile) => sum + turnstile.held, 0);
-    if (held + this.#line.ready !== queued) throw new Error(`${held} held, ${this.#line.ready} ready, ${queued} queued`);
-    if (this.#counts.held > held || this.#counts.held < 0) throw new Error(`${this.#counts.held} counted, ${held} held`);
+    if (held + this.#line.ready !== queued)
+      throw new Error(`${held} held, ${this.#line.ready} ready, ${queued} queued`);
+    if (this.#counts.held > held || this.#counts.held < 0)
+      throw new Error(`${this.#counts.held} counted, ${held} held`);
     for (const member of this.#waiting.values()) {
       if (this.#couldRun(member)) throw new Error(`${member.age} could run, and waits`);
     }
@@ -234,20 +234,23 @@ const op: fc.Arbitrary<Op> = fc.oneof(
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('denyAll' as const) }) },
 );
 
-t.test('in any life the bounds hold, each lane is first come first served, and nobody who could run waits', async () => {
-  const life = fc.record({
-    permits: fc.integer({ min: 0, max: 4 }),
-    connections: fc.integer({ min: 1, max: 4 }),
-    maxQueue: fc.constantFrom(0, 3, NEVER),
-    lanes: fc.integer({ min: 1, max: 3 }),
-    ops: fc.array(op, { maxLength: 80, size: 'max' }),
-  });
-  fc.assert(
-    fc.property(life, ({ permits, connections, maxQueue, lanes, ops }) => {
-      const world = new World(permits, connections, maxQueue, lanes);
-      for (const op of ops) world.run(op);
-      world.end();
-    }),
-    { numRuns: 3000 },
-  );
-});
+t.test(
+  'in any life the bounds hold, each lane is first come first served, and nobody who could run waits',
+  async () => {
+    const life = fc.record({
+      permits: fc.integer({ min: 0, max: 4 }),
+      connections: fc.integer({ min: 1, max: 4 }),
+      maxQueue: fc.constantFrom(0, 3, NEVER),
+      lanes: fc.integer({ min: 1, max: 3 }),
+      ops: fc.array(op, { maxLength: 80, size: 'max' }),
+    });
+    fc.assert(
+      fc.property(life, ({ permits, connections, maxQueue, lanes, ops }) => {
+        const world = new World(permits, connections, maxQueue, lanes);
+        for (const op of ops) world.run(op);
+        world.end();
+      }),
+      { numRuns: 3000 },
+    );
+  },
+);

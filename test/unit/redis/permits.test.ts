@@ -107,7 +107,8 @@ async function kill({ hub, permits }: Member): Promise<void> {
 }
 
 withMembers('all there are can be had by one, and no more', 5, async (t, { member }) => {
-  const [a, b] = [await member(), await member()];
+  const times = { ...PERMIT_TIMES, pollMs: 60_000 };
+  const [a, b] = [await member(times), await member(times)];
   a.arrive(8);
   await until('they run', () => a.inFlight === 5);
   b.arrive();
@@ -115,10 +116,8 @@ withMembers('all there are can be had by one, and no more', 5, async (t, { membe
   t.match([a.inFlight, a.queued, b.inFlight], [5, 3, 0]);
   t.match(a.permits.snapshot, { held: 5, waiting: 0, source: 'redis' });
   t.match(b.permits.snapshot, { held: 0, waiting: 1, source: 'redis' });
-  const before = now();
   a.release();
-  await until('the other gets it', () => b.inFlight === 1);
-  t.ok(now() - before < PERMIT_TIMES.pollMs, 'it is told');
+  await until('the other is told', () => b.inFlight === 1);
   t.equal(a.inFlight, 4);
 });
 
@@ -249,15 +248,14 @@ withMembers('one who was killed while he waited is soon in nobody’s way', 2, a
 });
 
 withMembers('who stops gives all back at once', 3, async (t, { member, redis }) => {
-  const [a, b] = [await member(PERMIT_TIMES), await member(PERMIT_TIMES)];
+  const times = { ...PERMIT_TIMES, pollMs: 60_000 };
+  const [a, b] = [await member(times), await member(times)];
   a.arrive(3);
   await until('they run', () => a.inFlight === 3);
   b.arrive(3);
   await whileNothing(30);
-  const stoppedAt = now();
   await within('stopped', a.permits.stop(), 500);
-  await until('the other gets them', () => b.inFlight === 3);
-  t.ok(now() - stoppedAt < PERMIT_TIMES.pollMs, 'it is told');
+  await until('the other is told', () => b.inFlight === 3);
   await b.permits.stop();
   t.equal(await redis.ask('EXISTS test:p:l'), ':0\r\n', 'nothing is left');
 });
@@ -364,6 +362,12 @@ withHubs('who has less than his fair share comes first, then who waits longest',
   t.match(await state(a, 1, 3), { granted: 1 }, 'among equals who waits longest');
   t.match(await state(a, 1, 3), { granted: 0 }, 'and then he is last');
   t.match(await state(b, 1, 1), { granted: 1 });
+  for (const permits of [a, b, c]) await state(permits, 0, 0);
+  t.match(await state(c, 0, 4), { granted: 4 }, 'all, while nobody else wants any');
+  for (const permits of [a, b]) t.match(await state(permits, 0, 4), { granted: 0 });
+  t.match(await state(c, 0, 0), { othersWait: true, claimants: 2 });
+  t.match(await state(a, 0, 4), { granted: 2 }, 'for another waits');
+  t.match(await state(b, 0, 4), { granted: 2 });
 });
 
 withHubs('what was stated before something newer, and comes after it, does not count', async (t, { open, redis }) => {
@@ -384,7 +388,11 @@ withHubs('leases from before the clock was set back do not stay for long', async
   await redis.ask(`HSET test:p:l killed "2 1 ${later} 0 ${later}" rubbish "x y"`);
   const terms = { max: 3, held: 0, want: 3, tell: false, isKnown: false, ttlMs: 100, patienceMs: 50 };
   t.match(await permits.state('l', terms), { granted: 1, claimants: 2 });
-  await whileNothing(110);
-  t.match(await permits.state('l', { ...terms, held: 1, want: 2 }), { granted: 2, claimants: 1 });
+  for (let i = 0; i < 2; i++) {
+    // What is stated keeps the rest.
+    await whileNothing(60);
+    const granted = i === 0 ? 0 : 2;
+    t.match(await permits.state('l', { ...terms, held: 1, want: 2 }), { granted, claimants: 2 - i });
+  }
   t.equal(await redis.ask('HLEN test:p:l'), ':1\r\n');
 });
