@@ -18,6 +18,8 @@ import { isDrop, outcomeOf } from './verdict.ts';
 
 /** More interim (1xx) answers than this are a flood. */
 const MAX_INTERIM = 16;
+/** No ticket of a breaker. */
+const UNJUDGED = -1;
 /** A refused answer is read to its end for the connection's sake, if it is as short as errors are. */
 const SHORT_BYTES = 16 * 1024;
 
@@ -57,7 +59,8 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
     this.#target = target;
     this.fresh = exchange.untrusted === target;
     this.startedAt = exchange.shared.now();
-    this.#ticket = target.breaker ? target.breaker.begin(this.startedAt) : 0;
+    const isJudged = target.breaker !== null && exchange.way !== exchange.upstream.bypass;
+    this.#ticket = isJudged ? target.breaker.begin(this.startedAt) : UNJUDGED;
     this.#filler = Number.isFinite(exchange.way.timeouts.firstEventMs) ? new FillerWatch() : null;
   }
 
@@ -223,6 +226,7 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
     exchange.hedgeAt = Number.POSITIVE_INFINITY;
     exchange.sawEvent = true;
     if (this.#declared > SHORT_BYTES) this.#discardedAll(true);
+    else this.#exchange.rearm();
     // Without a body nothing more comes but the end, in this turn.
   }
 

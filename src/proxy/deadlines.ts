@@ -25,6 +25,8 @@ export const Phase = {
 } as const;
 export type Phase = (typeof Phase)[keyof typeof Phase];
 
+/** An answer that is not the client's is read to its end for the connection's sake, but not for longer. */
+const DISCARD_MS = 1000;
 const NEVER = Number.POSITIVE_INFINITY;
 
 /** The time of the deadline that may pass first, ms; Infinity = none. */
@@ -70,6 +72,9 @@ function phaseDeadline(exchange: Exchange): number {
     case Phase.Headers:
       return exchange.sentAt + timeouts.headersMs;
     case Phase.Answer:
+      // Nobody waits for the rest of an answer that a retry has made good for nothing.
+      if (exchange.retryDelayMs >= 0)
+        return Math.min(exchange.lastByteAt + timeouts.idleMs, exchange.headAt + DISCARD_MS);
       // While we pause the upstream its silence is ours, and the client's.
       return exchange.upstreamPaused ? stallDeadline(exchange) : exchange.lastByteAt + timeouts.idleMs;
     case Phase.Flight:

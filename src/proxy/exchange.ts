@@ -514,7 +514,7 @@ export class Exchange implements ClientListener, Grantee, Expiring {
       const isDecided = this.retryDelayMs >= 0 && isOfAttempt(code);
       const delay = isDecided ? this.retryDelayMs : delayAfterFailure(this, spent, code);
       if (delay >= 0) {
-        attempt.cancel(code);
+        attempt.cancel(isDecided ? null : code);
         this.retryIn(delay);
         return;
       }

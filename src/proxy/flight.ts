@@ -383,6 +383,7 @@ export class Flight implements Client, Flying {
       }
       if (!seat.exchange.begun) this.#cache.counters.misses++;
       takeTimes(seat.exchange, this.#exchange, seat === this.#leader);
+      seat.exchange.refusedBy = this.#exchange.refusedBy;
       seat.exchange.fail(code, detail);
     }
     this.pieces.release();

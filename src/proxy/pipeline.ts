@@ -25,7 +25,7 @@ import {
 } from './exchange.ts';
 import { Flight } from './flight.ts';
 import { Hedge, hedgeDelayMs } from './hedge.ts';
-import { joinQueue, leaveQueue, tookPermit } from './queueing.ts';
+import { isTooLate, joinQueue, leaveQueue, tookPermit } from './queueing.ts';
 import { Refresh } from './refresh.ts';
 import { choose, mayBeShared, planCacheUse } from './reuse.ts';
 import { serve } from './serve.ts';
@@ -117,6 +117,7 @@ function coalesce(exchange: Exchange): StageResult {
   const use = exchange.cacheUse!;
   const { shared } = exchange;
   if (use.key === '' || use.alone) return NEXT;
+  if (isTooLate(exchange)) return DONE;
   const cache = exchange.upstream.cache!;
   if (exchange.client.method === 'HEAD') exchange.tap = new Refresh(cache, use, 'HEAD');
   const isMarked = !use.fields.onlyIfCached && isNotForSharing(shared, use);
@@ -203,6 +204,7 @@ function guard(exchange: Exchange): StageResult {
 /** A permit of the limiter, a connection slot and the tokens, all at once, or a place in the queue. */
 function acquire(exchange: Exchange): StageResult {
   const { line } = exchange.way;
+  if (isTooLate(exchange)) return DONE;
   if (line.tryEnter(exchange.turnstiles)) {
     tookPermit(exchange, false);
     return NEXT;
@@ -217,9 +219,11 @@ function acquire(exchange: Exchange): StageResult {
 
 /** One attempt, at the server that has least to do; a further one, there or at another, comes back here. */
 function dispatch(exchange: Exchange): StageResult {
-  const { upstream, shared } = exchange;
+  const { upstream, shared, way } = exchange;
   const now = shared.now();
-  const target = upstream.targets.pick(now, exchange.tried);
+  // A bypass path knows no breaker.
+  const target =
+    upstream.targets.pick(now, exchange.tried) ?? (way === upstream.bypass ? upstream.targets.all[0]! : null);
   if (!target) {
     // Its breaker has opened, or the one probe was begun, since `guard`.
     exchange.fail('breaker_open', '');
@@ -233,8 +237,8 @@ function dispatch(exchange: Exchange): StageResult {
 
 /** The answer is late: another attempt beside the first, if a permit is to spare. */
 export function launchHedge(exchange: Exchange): void {
-  const { shared, route, target, way, turnstiles } = exchange;
-  if (!way.line.tryEnter(turnstiles)) return;
+  const { shared, route, target, upstream, way, turnstiles } = exchange;
+  if (!upstream.targets.hasOpen(shared.now()) || !way.line.tryEnter(turnstiles)) return;
   const hedge = new Hedge(exchange, (client) => new Exchange(shared, route.hedge!, client, target, true));
   tookPermit(hedge.exchange, false);
   hedge.exchange.advance();

@@ -4,6 +4,15 @@ import { Waiter } from '../flow/waiters.ts';
 import { Phase } from './deadlines.ts';
 import type { Exchange } from './exchange.ts';
 
+/** The caller waits no longer: he is told so, before anything is spent on him. */
+export function isTooLate(exchange: Exchange): boolean {
+  if (exchange.callerEndsAt === Number.POSITIVE_INFINITY) return false;
+  const now = exchange.shared.now();
+  if (now < exchange.callerEndsAt) return false;
+  exchange.expired(now);
+  return true;
+}
+
 /** Joins the line: at its end, or before all others when it comes for a further attempt. @returns false when the queue is full */
 export function joinQueue(exchange: Exchange): boolean {
   const { way, shared, operation } = exchange;
@@ -39,7 +48,7 @@ export function leaveQueue(exchange: Exchange): void {
   exchange.way.line.leave(waiter);
 }
 
-/** Permit and slot are its own. */
+/** Permit and slot are its own; they are given back at once where the caller's deadline has passed and its timer is late. */
 export function tookPermit(exchange: Exchange, waited: boolean): void {
   const { way, operation, shared, turnstiles } = exchange;
   const now = shared.now();
@@ -55,6 +64,7 @@ export function tookPermit(exchange: Exchange, waited: boolean): void {
   way.limiterStats?.wait.record(waitMs);
   operation?.wait.record(waitMs);
   if (exchange.attempts === 0) exchange.grantedAt = now;
+  if (waited) isTooLate(exchange);
 }
 
 /** Slot, then permit: whoever waited for either may run before this returns. */

@@ -58,8 +58,13 @@ function writeLine(exchange: Exchange, totalMs: number, now: number): void {
     operation: exchange.head.operation ? exchange.head.operation.slice(0, 64) : null,
     lane: exchange.lane === '' ? null : exchange.lane,
     target: exchange.via && exchange.upstream.targets.all.length > 1 ? exchange.via.url : null,
-    retry_ms: exchange.retryMs > 0 ? tenths(exchange.retryMs) : null,
+    retry_ms: exchange.attempts > 0 && exchange.retryMs !== 0 ? tenths(retryMs(exchange, now)) : null,
   });
+}
+
+/** Negative while it is between two attempts: less the time that began. */
+function retryMs({ retryMs }: Exchange, now: number): number {
+  return retryMs < 0 ? retryMs + now : retryMs;
 }
 
 /** One decimal is what a person can use. */

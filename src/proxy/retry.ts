@@ -84,6 +84,8 @@ function nextDelay(exchange: Exchange, retries: RetriesConfig, { startedAt }: Sp
   if (!fails && wished > retries.maxRetryAfterMs) return NO_RETRY;
   const delay = fails ? 0 : Math.max(wished, fullJitter(exchange.attempts, retries.backoffMs, retries.maxBackoffMs));
   if (now + delay >= exchange.endsAt) return NO_RETRY;
+  // It would be refused there: what the upstream said is the better answer.
+  if (exchange.turnstiles.some(({ rejects, waitMs }) => rejects && waitMs > delay)) return NO_RETRY;
   return upstream.retryBudget!.trySpend(now) ? delay : NO_RETRY;
 }
 
