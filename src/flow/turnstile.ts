@@ -94,6 +94,11 @@ export class Turnstile implements Expiring {
     return this.pace.readyAt(now) <= now;
   }
 
+  /** The earliest time at which anybody may pass, ms; Infinity = not known. */
+  get opensAt(): number {
+    return this.pace.readyAt(this.now());
+  }
+
   /** A token is there, and nobody waits for it. */
   get isFree(): boolean {
     return this.waiting === 0 && this.isOpen;

@@ -13,7 +13,10 @@ export function isTooLate(exchange: Exchange): boolean {
   return true;
 }
 
-/** Joins the line: at its end, or before all others when it comes for a further attempt. @returns false when the queue is full */
+/**
+ * Joins the line: at its end, or before all others when it comes for a further attempt. May have run, or failed, when this returns.
+ * @returns false when the queue is full
+ */
 export function joinQueue(exchange: Exchange): boolean {
   const { way, shared, operation } = exchange;
   const { line } = way;
@@ -22,6 +25,10 @@ export function joinQueue(exchange: Exchange): boolean {
   if (isFirst) exchange.queuedAt = now;
   exchange.enter(Phase.Queue, now);
   exchange.rearm();
+  if (comesTooLate(exchange)) {
+    exchange.fail('deadline_exceeded', 'no token would come before it');
+    return true;
+  }
   const waiter = new Waiter(
     exchange,
     line.limiter.laneOf(exchange.head.priority, exchange.upstream.config.lane),
@@ -37,6 +44,16 @@ export function joinQueue(exchange: Exchange): boolean {
     return false;
   }
   return true;
+}
+
+/** Even the next token would come after the caller's deadline. */
+function comesTooLate({ turnstiles, callerEndsAt }: Exchange): boolean {
+  if (callerEndsAt === Number.POSITIVE_INFINITY) return false;
+  for (let i = 0; i < turnstiles.length; i++) {
+    const { opensAt } = turnstiles[i]!;
+    if (opensAt >= callerEndsAt && opensAt !== Number.POSITIVE_INFINITY) return true;
+  }
+  return false;
 }
 
 /** Gives the place in the line up. */
