@@ -50,6 +50,8 @@ export interface AccessLine {
   /** hit, stale, revalidated, coalesced, miss or bypass; null = this upstream has no cache */
   readonly cache: string | null;
   readonly operation: string | null;
+  /** A second attempt set out beside a slow first one; not among `attempts` */
+  readonly hedged: boolean;
   /** Lane of the queue it waited in; null = it did not wait, or there is only one */
   readonly lane: string | null;
   /** The server of the last attempt; null = none, or the upstream has only one */

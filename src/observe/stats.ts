@@ -28,6 +28,8 @@ const FIRST_HEADS = 20;
 export class UpstreamStats {
   requests = 0;
   inFlight = 0;
+  /** Exchanges that came to a first attempt, and attempts after it. */
+  sent = 0;
   retries = 0;
   /** Requests sent again that the upstream may have done (and billed) the first time. */
   maybeTwice = 0;

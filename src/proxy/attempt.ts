@@ -52,6 +52,7 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
   #discarded = false;
   #status = 0;
   #reported = false;
+  #judged = false;
   readonly #filler: FillerWatch | null;
 
   constructor(exchange: Exchange, target: UpstreamTarget) {
@@ -77,6 +78,10 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
     else if (exchange.retryMs < 0) exchange.retryMs += this.startedAt;
     exchange.rearm();
     this.#target.pool.take(this);
+  }
+
+  get #isProbe(): boolean {
+    return this.#target.breaker?.isProbe(this.#ticket) ?? false;
   }
 
   // ---- the pool's word
@@ -119,9 +124,10 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
   }
 
   connectFailed(code: DialFailure, detail: string): void {
-    // A refusal may be a restart; a deadline or a bad certificate will not be better at once.
-    const again = code === 'connect_failed' || code === 'dns_failed';
-    this.#failed(code, detail, again);
+    const { upstream, shared, tried } = this.#exchange;
+    // A refusal may be a restart; a deadline or a bad certificate will not be better at once, but another server may be.
+    const isBrief = code === 'connect_failed' || code === 'dns_failed';
+    this.#failed(code, detail, isBrief || upstream.targets.hasOpen(shared.now(), tried));
   }
 
   // ---- the exchange's word
@@ -201,9 +207,9 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
     exchange.rearm();
     exchange.answerIsDelimited = !this.#endsAtClose;
     this.#status = status;
-    // A probe's answer is awaited by all who are refused meanwhile: its head will do.
-    if (this.#target.breaker?.isProbe(this.#ticket)) this.#report(null);
-    if (exchange.turnstiles.length > 0) this.#tellLimits(status, head.headers);
+    // Nothing that follows makes it better. And a probe's answer is awaited by all who are refused meanwhile: its head will do.
+    if (status >= 500 || this.#isProbe) this.#judge(null);
+    if (exchange.turnstiles.length > 0) this.#tellLimits(status, head.headers, now);
     if (exchange.hedge && isPoor(status)) this.#discard(NO_RETRY);
     else {
       const delay = exchange.upstream.retryBudget ? delayAfterAnswer(exchange, this, status, head.headers) : NO_RETRY;
@@ -212,10 +218,12 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
     }
   }
 
-  #tellLimits(status: number, headers: readonly string[]): void {
+  #tellLimits(status: number, headers: readonly string[], now: number): void {
     const { upstream, turnstiles, takenBefore, shared } = this.#exchange;
-    const mayPause = !upstream.targets.hasOpen(this.startedAt, this.#target.bit);
-    upstream.metering!.heard(turnstiles, takenBefore, status, headers, mayPause, shared.wallClock());
+    // While others can be asked, what this server says of itself holds for it alone.
+    const isLast = !upstream.targets.hasOpen(now, this.#target.bit);
+    const pauseMs = upstream.metering!.heard(turnstiles, takenBefore, status, headers, isLast, shared.wallClock());
+    if (!isLast && pauseMs > 0) this.#target.pausedUntil = Math.max(this.#target.pausedUntil, now + pauseMs);
   }
 
   /** This answer is not for the client. */
@@ -307,26 +315,38 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
   }
 
   #abort(code: FailureCode, detail: string): void {
-    this.#exchange.fail(code, detail);
+    this.cancel(code);
+    this.#after(code, detail);
   }
 
-  /** What became of it, for those who judge servers and limits. Once. */
+  /** It is over. Once. */
   #report(code: FailureCode | null): void {
     if (this.#reported) return;
     this.#reported = true;
+    this.#target.inFlight--;
+    this.#exchange.untrusted = code === null ? null : this.#target;
+    this.#judge(code);
+  }
+
+  /** What became of it, for those who judge servers and limits. Once. */
+  #judge(code: FailureCode | null): void {
+    if (this.#judged) return;
+    this.#judged = true;
     const exchange = this.#exchange;
     const target = this.#target;
     const now = exchange.shared.now();
-    target.inFlight--;
-    exchange.untrusted = code === null ? null : target;
-    // While we pause the upstream, or wait for the client's body, the time is not its own.
-    const isOurs = code === 'total_timeout' && (exchange.upstreamPaused || exchange.phase === Phase.Send);
+    // While we pause the upstream, wait for the client's body, or have let most of it pass in the queue, the time is not its own.
+    const isOurs =
+      code === 'total_timeout' &&
+      (exchange.upstreamPaused ||
+        exchange.phase === Phase.Send ||
+        2 * (now - this.startedAt) < this.#target.config.timeouts.totalMs);
     const outcome = isOurs ? 'neutral' : outcomeOf(code, this.#status);
     if (outcome === 'failure') target.failures++;
     else if (outcome === 'success') target.successes++;
     target.breaker?.end(this.#ticket, outcome, now);
     const { limiter } = exchange.way.line;
-    if (isDrop(code, this.#status)) limiter.dropped(this.startedAt, now);
+    if (!isOurs && isDrop(code, this.#status)) limiter.dropped(this.startedAt, now);
     else if (outcome === 'success') limiter.succeeded(exchange.headAt - exchange.sentAt, this.startedAt, now);
   }
 
@@ -335,7 +355,7 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
     this.#over = true;
     const exchange = this.#exchange;
     const over = exchange.settled || exchange.failure !== null;
-    if (again && !over && mayGoAgain(exchange, this.written, this.#idleMs)) {
+    if (again && !over && mayGoAgain(exchange, this.written, this.#idleMs, this.#isProbe)) {
       exchange.slot ??= this.#connection ? this.#connection.takeSlotBack() : null;
       if (exchange.slot) {
         // The same server gets its second chance before it is judged: a restart, or a connection it had given up, is no failure yet.
@@ -343,12 +363,19 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
         this.#report(elsewhere ? code : 'client_gone');
         if (!elsewhere) exchange.repeated = true;
         if (this.written) exchange.sentTwice();
-        exchange.again();
+        // What was written may have cost the upstream's quota, and the next will.
+        if (this.written && exchange.turnstiles.length > 0) exchange.retryIn(0);
+        else exchange.again();
         return;
       }
     }
     this.#report(code);
-    if (over) return;
+    if (!over) this.#after(code, detail);
+  }
+
+  /** What follows a failure: another attempt, the one beside it, or the end. */
+  #after(code: FailureCode, detail: string): void {
+    const exchange = this.#exchange;
     if (this.#discarded && exchange.retryDelayMs === NO_RETRY) {
       exchange.waitForHedge();
       return;

@@ -25,6 +25,8 @@ export interface Client {
   /** Bytes of the answer that the client has not taken yet. */
   readonly unsent: number;
   listener: ClientListener | null;
+  /** When the last of those who share the answer gives up, ms; not there = the exchange knows itself. */
+  readonly waitedForUntil?: number;
   /** The body starts to flow into the listener. */
   readBody(): void;
   pauseBody(): void;

@@ -78,6 +78,7 @@ export class Entrance {
         attempts: 0,
         cache: null,
         operation: null,
+        hedged: false,
         lane: null,
         target: null,
         retry_ms: null,

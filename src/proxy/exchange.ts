@@ -159,6 +159,8 @@ export class Exchange implements ClientListener, Grantee, Expiring {
   /** The last one began. */
   attemptAt = -1;
   hedgeAt = Number.POSITIVE_INFINITY;
+  /** A second attempt set out beside the first. */
+  isHedged = false;
 
   // What happened when, in ms on the shared clock; -1 = not reached.
   phase: Phase = Phase.Body;

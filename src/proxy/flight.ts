@@ -123,9 +123,20 @@ export class Flight implements Client, Flying {
 
   // ---- followers
 
+  /** @see Client; Infinity = nobody waits, it renews what is stored */
+  get waitedForUntil(): number {
+    let latest = this.#seats.size === 0 ? Number.POSITIVE_INFINITY : 0;
+    for (const { exchange } of this.#seats) latest = Math.max(latest, exchange.endsAt);
+    return latest;
+  }
+
   /** May a request follow from here on? */
-  canJoin({ head, cacheUse }: Exchange): boolean {
+  canJoin(exchange: Exchange): boolean {
+    const { head, cacheUse } = exchange;
     if (this.#over || this.#seats.size >= this.#exchange.shared.flightWaiters) return false;
+    // Who has tokens of his own need not wait for somebody else's.
+    const { waiter } = this.#exchange;
+    if (waiter?.heldBy && !exchange.upstream.metering!.isSame(waiter.turnstiles, head.forward)) return false;
     const answer = this.#answer;
     // Until the head is here the answer is newer than any request that waits for it, also one that wants the upstream's word.
     if (!answer) return this.#isVariant(head.forward, this.#use.vary);

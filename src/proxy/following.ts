@@ -38,6 +38,8 @@ export function takeTimes(exchange: Exchange, flight: Exchange, isLeader: boolea
   exchange.mayHaveRun = flight.mayHaveRun;
   if (!isLeader) return;
   exchange.via = flight.via;
+  exchange.lane = flight.lane;
+  exchange.isHedged = flight.isHedged;
   exchange.retryMs = flight.retryMs;
   exchange.connectMs = flight.connectMs;
   exchange.attempts = flight.attempts;

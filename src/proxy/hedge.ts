@@ -10,12 +10,13 @@ import type { Client, ClientListener } from './client.ts';
 import { Phase } from './deadlines.ts';
 import type { Exchange, RunningAttempt } from './exchange.ts';
 import { giveBack } from './queueing.ts';
-import { isReplayable } from './retry.ts';
+import { hasBodyStill } from './retry.ts';
 
 /** ms until an exchange that has sent its first attempt gets a second one; Infinity = never. */
 export function hedgeDelayMs(exchange: Exchange): number {
   const hedging = exchange.upstream.hedging!;
-  if (!hedging.paths.matches(exchange.target) || !isReplayable(exchange)) return Number.POSITIVE_INFINITY;
+  // To name a path there is to say that its requests may be sent twice.
+  if (!hedging.paths.matches(exchange.target) || !hasBodyStill(exchange)) return Number.POSITIVE_INFINITY;
   return hedging.delayMs();
 }
 
@@ -48,6 +49,7 @@ export class Hedge implements Client, RunningAttempt {
     this.exchange.lentBody = first.body;
     first.hedge = this;
     first.upstream.stats.hedges++;
+    first.isHedged = true;
   }
 
   get unsent(): number {
@@ -97,6 +99,7 @@ export class Hedge implements Client, RunningAttempt {
     first.sentAt = exchange.sentAt;
     first.headAt = exchange.headAt;
     first.reused = exchange.reused;
+    first.connectMs = exchange.connectMs;
     first.via = exchange.via;
     first.answer(status, reason, headers);
   }

@@ -36,7 +36,7 @@ export function planRoutes(upstream: Upstream): { readonly regular: Route; reado
   const limits = metering ? [meter] : [];
   const guards = config.breaker ? [guard] : [];
   const route = (way: Route['way'], stages: readonly Stage[], flight: Route | null, hedge: Route | null): Route => {
-    const retryFrom = Math.max(0, stages.indexOf(guards.length > 0 ? guard : acquire));
+    const retryFrom = Math.max(0, stages.indexOf(stages.includes(guard) ? guard : acquire));
     return { upstream, way, stages, retryFrom, flight, hedge };
   };
   // A second attempt beside a slow one. Its permit was spare, and is there already.
@@ -229,7 +229,8 @@ function dispatch(exchange: Exchange): StageResult {
     exchange.fail('breaker_open', '');
     return DONE;
   }
-  exchange.attempts++;
+  if (exchange.attempts++ > 0) upstream.stats.retries++;
+  else if (!exchange.isHedge) upstream.stats.sent++;
   if (exchange.attempts === 1 && exchange.route.hedge) exchange.hedgeAt = now + hedgeDelayMs(exchange);
   new Attempt(exchange, target).start();
   return WAIT;

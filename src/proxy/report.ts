@@ -16,7 +16,6 @@ export function report(exchange: Exchange): void {
   }
   stats.bytesIn += exchange.bytesIn;
   stats.bytesOut += exchange.bytesOut;
-  if (exchange.attempts > 1) stats.retries += exchange.attempts - 1;
   stats.latency.record(totalMs);
   if (exchange.headAt >= 0) {
     stats.ttfb.record(exchange.headAt - exchange.acceptedAt);
@@ -56,6 +55,7 @@ function writeLine(exchange: Exchange, totalMs: number, now: number): void {
     attempts: exchange.attempts,
     cache: exchange.cacheUse ? exchange.cacheUse.outcome : null,
     operation: exchange.head.operation ? exchange.head.operation.slice(0, 64) : null,
+    hedged: exchange.isHedged,
     lane: exchange.lane === '' ? null : exchange.lane,
     target: exchange.via && exchange.upstream.targets.all.length > 1 ? exchange.via.url : null,
     retry_ms: exchange.attempts > 0 && exchange.retryMs !== 0 ? tenths(retryMs(exchange, now)) : null,

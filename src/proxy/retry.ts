@@ -29,7 +29,7 @@ export function isReplayable(exchange: Exchange): boolean {
 }
 
 /** All of the body is in memory, and it is no longer than what may be sent again. */
-function hasBodyStill({ body, upstream }: Exchange): boolean {
+export function hasBodyStill({ body, upstream }: Exchange): boolean {
   const { retries } = upstream.config;
   return !body || body.isReplayable(retries ? retries.replayLimitBytes : Number.POSITIVE_INFINITY);
 }
@@ -39,14 +39,15 @@ function hasBodyStill({ body, upstream }: Exchange): boolean {
  * any byte of an answer (no proof that the upstream did nothing, hence only for what may be repeated).
  * @param idleMs how long the connection had been idle
  */
-export function mayGoAgain(exchange: Exchange, written: boolean, idleMs: number): boolean {
+export function mayGoAgain(exchange: Exchange, written: boolean, idleMs: number, isProbe: boolean): boolean {
   const { upstream, target, client, tried } = exchange;
   if (exchange.begun || exchange.hedge || exchange.isHedge) return false;
   if (written && !(hasBodyStill(exchange) && (isIdempotent(client.method) || upstream.replayPaths.matches(target))))
     return false;
   const now = exchange.shared.now();
   // Each other server once; the same one once.
-  const isOpen = upstream.targets.hasOpen(now, tried) || (!exchange.repeated && upstream.targets.hasOpen(now));
+  const isOpen =
+    upstream.targets.hasOpen(now, tried) || (!exchange.repeated && (isProbe || upstream.targets.hasOpen(now)));
   if (!isOpen) return false;
   // A server that resets what it has just used is having a bad day: two calls for each request would not help it.
   return !written || idleMs >= PAUSE_MS || upstream.retryBudget === null || upstream.retryBudget.trySpend(now);
@@ -83,10 +84,17 @@ function nextDelay(exchange: Exchange, retries: RetriesConfig, { startedAt }: Sp
   const fails = upstream.targets.all.length > 1 && upstream.targets.hasOpen(now, tried);
   if (!fails && wished > retries.maxRetryAfterMs) return NO_RETRY;
   const delay = fails ? 0 : Math.max(wished, fullJitter(exchange.attempts, retries.backoffMs, retries.maxBackoffMs));
-  if (now + delay >= exchange.endsAt) return NO_RETRY;
+  if (now + delay >= lastEnd(exchange)) return NO_RETRY;
+  // It would be refused then: what the upstream said is the better answer.
+  if (!upstream.targets.hasOpen(now + delay)) return NO_RETRY;
   // It would be refused there: what the upstream said is the better answer.
   if (exchange.turnstiles.some(({ rejects, waitMs }) => rejects && waitMs > delay)) return NO_RETRY;
   return upstream.retryBudget!.trySpend(now) ? delay : NO_RETRY;
+}
+
+/** When nobody waits for the answer any more. */
+function lastEnd({ client, endsAt }: Exchange): number {
+  return client.waitedForUntil ?? endsAt;
 }
 
 /** A failure that another attempt may not have. A bad certificate is as bad a moment later, and a deadline of the whole is past. */
@@ -99,6 +107,7 @@ export function isOfAttempt(code: FailureCode): boolean {
     case 'upstream_cut':
     case 'upstream_protocol_error':
     case 'headers_timeout':
+    case 'first_event_timeout':
     case 'idle_timeout':
       return true;
     default:

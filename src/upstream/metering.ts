@@ -52,6 +52,11 @@ export class Metering {
     return turnstiles;
   }
 
+  /** A request with these fields passes the same turnstiles. */
+  isSame(turnstiles: readonly Turnstile[], pairs: readonly string[]): boolean {
+    return this.turnstilesOf(pairs).every((turnstile, i) => turnstile === turnstiles[i]);
+  }
+
   /** How many its upstream's answers had let through when this one went; to be given to `heard`. */
   takenBy(turnstiles: readonly Turnstile[]): number {
     return this.#feedback ? pacerOf(turnstiles).taken : 0;
@@ -61,17 +66,18 @@ export class Metering {
    * An answer has come.
    * @param turnstiles those its request passed
    * @param takenBefore see takenBy
-   * @param mayPause false = others of the upstream's servers can be asked meanwhile
+   * @param isLast false = others of the upstream's servers can be asked meanwhile: nobody is held up
+   * @returns ms for which the server wants to be left alone, 0 = it does not
    */
   heard(
     turnstiles: readonly Turnstile[],
     takenBefore: number,
     status: number,
     headers: readonly string[],
-    mayPause: boolean,
+    isLast: boolean,
     wallNow: number,
-  ): void {
-    this.#feedback?.heard(turnstiles.at(-1)!, takenBefore, status, headers, mayPause, wallNow);
+  ): number {
+    return this.#feedback?.heard(turnstiles.at(-1)!, takenBefore, status, headers, isLast, wallNow) ?? 0;
   }
 
   get limits(): readonly RateMeter[] {
@@ -184,24 +190,28 @@ export class FeedbackMeter implements Meter {
     takenBefore: number,
     status: number,
     headers: readonly string[],
-    mayPause: boolean,
+    isLast: boolean,
     wallNow: number,
-  ): void {
+  ): number {
     const pacer = turnstile.pace as Pacer;
     const now = this.#now();
     const { maxPauseMs, pace } = this.#config;
-    if (maxPauseMs > 0 && (status === 429 || (status === 503 && mayPause))) {
-      const pauseMs = Math.min(retryAfterMs(headers, wallNow), maxPauseMs);
-      if (pauseMs > 0) {
-        if (pacer.pausedUntil <= now) this.pauses++;
-        pacer.pauseUntil(now + pauseMs);
-        this.#pausedUntil = Math.max(this.#pausedUntil, now + pauseMs);
-      }
+    const isAsked = status === 429 || status === 503;
+    const pauseMs = isAsked ? Math.max(0, Math.min(retryAfterMs(headers, wallNow), maxPauseMs)) : 0;
+    if (!isLast) {
+      if (pauseMs > 0) this.pauses++;
+      return pauseMs;
     }
-    if (!pace) return;
+    if (pauseMs > 0) {
+      if (pacer.pausedUntil <= now) this.pauses++;
+      pacer.pauseUntil(now + pauseMs);
+      this.#pausedUntil = Math.max(this.#pausedUntil, now + pauseMs);
+    }
+    if (!pace) return pauseMs;
     const reports = readRateFields(headers, wallNow);
     for (let i = 0; i < reports.length; i++) pacer.observe(reports[i]!, takenBefore, now, status === 429);
     if (reports.length > 0) turnstile.wake();
+    return pauseMs;
   }
 }
 

@@ -145,11 +145,12 @@ export class Pool implements ConnectionOwner, DialListener, Expiring {
 
   connectionFree(connection: Connection): void {
     this.#warmFailures = 0;
-    if (connection.ending) this.#ending--;
-    connection.ending = false;
+    // Closed while it counts as ending: who waits for it gets an opening instead.
     if (this.#stopped) connection.close('shutdown');
     else if (this.#now() >= connection.retireAt) connection.close('lifetime');
     else {
+      if (connection.ending) this.#ending--;
+      connection.ending = false;
       const slot = connection.takeSlotBack();
       const index = this.#seekers.length > 0 ? this.#seekers.findIndex((seeker) => !seeker.fresh) : -1;
       if (index >= 0) {

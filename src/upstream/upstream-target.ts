@@ -20,6 +20,8 @@ export class UpstreamTarget {
   readonly bit: number;
   /** Attempts under way. */
   inFlight = 0;
+  /** It has asked to be left alone until then, ms. */
+  pausedUntil = 0;
   /** Its place in the order of those that carry the same, see UpstreamTargets. */
   pass = 0;
   /** Attempts ever, and those that failed. */
@@ -52,7 +54,7 @@ export class UpstreamTarget {
   }
 
   allows(now: number): boolean {
-    return this.breaker === null || this.breaker.allows(now);
+    return now >= this.pausedUntil && (this.breaker === null || this.breaker.allows(now));
   }
 
   /** The client's fields with this server's own in their place. @returns `pairs` itself when there are none */
@@ -115,7 +117,9 @@ export class UpstreamTargets {
   /** ms until the first of them may be tried again. */
   retryAfterMs(now: number): number {
     let least = Number.POSITIVE_INFINITY;
-    for (const { breaker } of this.all) least = Math.min(least, breaker ? breaker.retryAfterMs(now) : 0);
+    for (const { breaker, pausedUntil } of this.all) {
+      least = Math.min(least, Math.max(pausedUntil - now, breaker ? breaker.retryAfterMs(now) : 0));
+    }
     return least;
   }
 }

@@ -88,7 +88,7 @@ export class Upstream {
       config.rateLimits.length > 0 || config.feedback ? new Metering(config, makeShared, wheel, now) : null;
     const { retries, hedge } = config;
     this.retryBudget = retries
-      ? new RetryBudget(retries.budgetRatio, retries.budgetMin, () => this.stats.requests, now())
+      ? new RetryBudget(retries.budgetRatio, retries.budgetMin, () => this.stats.sent, now())
       : null;
     this.hedging = hedge
       ? { paths: new PathPatterns(hedge.paths), delayMs: () => hedge.afterMs ?? this.stats.usualHeadMs }

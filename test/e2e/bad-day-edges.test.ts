@@ -62,3 +62,94 @@ e2e('the log tells how long a client had waited for its second attempt when it l
   const waited = Number(line.retry_ms);
   t.ok(waited >= 20 && waited < 5000, `${waited} ms`);
 });
+
+e2e('a server that refuses with Retry-After is passed over at once: another one is asked', async (t, rig) => {
+  const first = await rig.upstream(inTurn(answer('slow', 'retry-after: 30\r\n', '429 Slow')));
+  const second = await rig.upstream(inTurn(answer('well')));
+  const proxy = await rig.one({
+    targets: [{ url: first.url }, { url: second.url, priority: 1 }],
+    retries: SOON,
+    feedback: {},
+  });
+  for (const _ of '123') t.equal((await rig.ask(proxy, '/ai/x')).body.toString(), 'well');
+  t.same([first.requests.length, second.requests.length], [1, 3], 'and the first is left alone for a while');
+});
+
+e2e('a server whose certificate is not trusted is passed over, a POST too', async (t, rig) => {
+  const [good, plain] = [await rig.upstream(), await rig.upstream()];
+  const proxy = await rig.one({
+    targets: [{ url: plain.url.replace('http:', 'https:') }, { url: good.url, priority: 1 }],
+  });
+  const got = await rig.ask(proxy, '/ai/x', { method: 'POST', body: 'pay' });
+  t.equal(got.status, 200);
+  t.equal(good.requests.length, 1);
+});
+
+e2e('what waits in our own queue is not the upstream’s fault', async (t, rig) => {
+  const upstream = await rig.http((_request, response) => {
+    setTimeout(() => response.end('well'), 40);
+  });
+  const proxy = await rig.one(
+    { url: upstream.url, limiter: 'ai', timeouts: { totalMs: 300 }, breaker: { consecutiveFailures: 3 } },
+    { limiters: { ai: { maxConcurrent: 2 } } },
+  );
+  const clients = await Promise.all(Array.from({ length: 60 }, () => rig.sent(proxy, '/ai/x')));
+  const codes = await Promise.all(clients.map(async (client) => (await client.answer()).code ?? 'none'));
+  t.ok(codes.includes('total_timeout'), 'some waited too long');
+  t.notOk(codes.includes('breaker_open'), 'and nobody was refused for that');
+});
+
+e2e('a request of a bypass path is repeated with its body', async (t, rig) => {
+  const upstream = await rig.upstream(inTurn(busy, answer('well')));
+  const proxy = await rig.one({ url: upstream.url, bypass: ['/b'], breaker: {}, retries: SOON });
+  const got = await rig.ask(proxy, '/ai/b', { method: 'PUT', body: 'hello' });
+  t.equal(got.body.toString(), 'well');
+  t.same(
+    upstream.requests.map(({ body }) => String(body)),
+    ['hello', 'hello'],
+  );
+});
+
+e2e('a shared fetch is retried only while somebody waits: else the answer goes through', async (t, rig) => {
+  const upstream = await rig.upstream(inTurn(answer('busy', 'retry-after: 5\r\n', '503 Busy')));
+  const proxy = await rig.one({ url: upstream.url, cache: { http: true }, timeouts: { totalMs: 700 }, retries: SOON });
+  const got = await rig.ask(proxy, '/ai/x');
+  t.same([got.status, got.body.toString()], [503, 'busy']);
+});
+
+e2e('an answer that opens the breaker is not thrown away for a retry that would be refused', async (t, rig) => {
+  const upstream = await rig.upstream(inTurn(busy));
+  const proxy = await rig.one({
+    url: upstream.url,
+    breaker: { consecutiveFailures: 1, openMs: 30_000, maxOpenMs: 30_000 },
+    retries: SOON,
+  });
+  const got = await rig.ask(proxy, '/ai/x');
+  t.same([got.status, got.code, got.body.toString()], [503, undefined, 'busy']);
+  t.equal(proxy.upstream().retry_budget!.spent, 0);
+});
+
+e2e('hits feed no retry budget', async (t, rig) => {
+  const upstream = await rig.upstream(async (request, connection) => {
+    await request.whole();
+    connection.send(request.target === '/hit' ? answer('hit', 'cache-control: public, max-age=60\r\n') : busy);
+  });
+  const proxy = await rig.one({ url: upstream.url, cache: { http: true }, retries: { ...SOON, attempts: 10 } });
+  for (let n = 0; n < 100; n++) await rig.ask(proxy, '/ai/hit');
+  for (let n = 0; n < 10; n++) await rig.ask(proxy, '/ai/x');
+  t.ok(upstream.requests.length <= 11 * 1.2 + 3, `${upstream.requests.length} calls`);
+});
+
+e2e('who has tokens of his own does not wait for the fetch of a twin who has none', async (t, rig) => {
+  const upstream = await rig.upstream(inTurn(answer('well')));
+  const proxy = await rig.one({
+    url: upstream.url,
+    coalesce: true,
+    rateLimits: [{ requests: 1, perMs: 60_000, key: { header: 'x-user-id' } }],
+  });
+  t.equal((await rig.ask(proxy, '/ai/first', { headers: 'x-user-id: a\r\n' })).status, 200);
+  const a = await rig.sent(proxy, '/ai/x', { headers: 'x-user-id: a\r\n' });
+  await until('a is held', () => proxy.upstream().rate_limits[0]!.held === 1);
+  t.equal((await rig.ask(proxy, '/ai/x', { headers: 'x-user-id: b\r\n' })).status, 200);
+  a.destroy();
+});

@@ -37,7 +37,7 @@ const anything: Script = async (request, connection) => {
 /** @returns the answer's status and body; null = it was cut, or the client left */
 async function one(client: RawClient, name: string, n: number): Promise<string | null> {
   const method = n % 3 === 0 ? 'POST' : n % 7 === 0 ? 'PUT' : 'GET';
-  const path = n % 6 === 0 ? `/ai/again/${name}` : `/ai/${name}`;
+  const path = n % 6 === 0 ? `/ai/again/${name}` : method === 'GET' ? `/ai/g/${name}` : `/ai/${name}`;
   client.send(requestText(path, method === 'GET' ? {} : { method, body: name.repeat(n % 5 === 0 ? 9000 : 3) }));
   if (Math.random() < 0.1) {
     await sleep(Math.random() * 60);
@@ -48,10 +48,13 @@ async function one(client: RawClient, name: string, n: number): Promise<string |
   return ending === 'clean' ? `${status} ${body}` : null;
 }
 
+/** To name a path is to say that its requests may be sent twice. */
+const HEDGED = { afterMs: 25, paths: ['/again/*', '/g*'] };
+
 const WAYS: readonly (readonly [string, UpstreamOverrides])[] = [
-  ['everything on', { breaker: { openMs: 40, maxOpenMs: 80 }, hedge: { afterMs: 25 } }],
-  ['no breaker', { hedge: { afterMs: 25 } }],
-  ['a cache', { breaker: { openMs: 40, maxOpenMs: 80 }, hedge: { afterMs: 25 }, cache: { http: true } }],
+  ['everything on', { breaker: { openMs: 40, maxOpenMs: 80 }, hedge: HEDGED }],
+  ['no breaker', { hedge: HEDGED }],
+  ['a cache', { breaker: { openMs: 40, maxOpenMs: 80 }, hedge: HEDGED, cache: { http: true } }],
 ];
 
 for (const [way, ai] of WAYS) {
@@ -107,7 +110,7 @@ for (const [way, ai] of WAYS) {
     t.equal(proxy.limiter('ai').peak_in_flight, 8);
     const { targets: known, pool, hedges, retries } = proxy.upstream();
     t.ok(known.every(({ attempts, failures }) => attempts > failures && failures > 0));
-    t.ok(hedges!.sent > hedges!.won && hedges!.won > 0 && retries > 0, 'there was something to be seen');
+    t.ok(hedges!.sent > 0 && hedges!.sent >= hedges!.won && retries > 0, 'there was something to be seen');
     await until('no more connections than there may be', () => pool.active + pool.idle <= pool.max * targets.length);
     t.match(proxy.stats().listener, { body_memory_bytes: 0, in_flight: 0 });
   });

@@ -140,17 +140,25 @@ e2e('queue_timeout counts during a pause, and the answer is ours', async (t, rig
   t.equal(upstream.requests.length, 1);
 });
 
-e2e('an upstream with another server is not paused for the 503 of one, but for its 429', async (t, rig) => {
-  let status = '503 Service Unavailable';
-  const upstreams = [1, 2].map(() => rig.upstream((_request, connection) => connection.send(refusal(status, 'retry-after: 30\r\n')))); // biome-ignore format: short
-  const targets = (await Promise.all(upstreams)).map(({ url }) => ({ url }));
-  const proxy = await rig.one({ targets, feedback: {} });
-  for (const _ of '12') t.equal((await rig.ask(proxy, '/ai/x')).status, 503);
-  t.equal(proxy.upstream().feedback!.pauses, 0);
-  status = BUSY;
-  await rig.ask(proxy, '/ai/x');
-  t.equal(proxy.upstream().feedback!.pauses, 1);
-});
+e2e(
+  'a server that asks to be left alone is, while there is another; only the last one holds requests up',
+  async (t, rig) => {
+    const status = BUSY;
+    const upstreams = [1, 2].map(() => rig.upstream((_request, connection) => connection.send(refusal(status, 'retry-after: 30\r\n')))); // biome-ignore format: short
+    const targets = (await Promise.all(upstreams)).map(({ url }) => ({ url }));
+    const proxy = await rig.one({ targets, feedback: {} });
+    for (const _ of '12') t.equal((await rig.ask(proxy, '/ai/x')).status, 429);
+    t.same(
+      (await Promise.all(upstreams)).map(({ requests }) => requests.length),
+      [1, 1],
+      'each was asked once',
+    );
+    t.match(proxy.upstream().feedback, { pauses: 2 });
+    const held = await rig.sent(proxy, '/ai/x');
+    await until('it is held', () => proxy.upstream().feedback!.held === 1);
+    held.destroy();
+  },
+);
 
 e2e('a retry waits for the end of the pause too', async (t, rig) => {
   const times: number[] = [];

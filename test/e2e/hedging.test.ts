@@ -83,7 +83,6 @@ e2e('without a fixed time it is the 95th percentile, once twenty answers are kno
 
 const NEVER: readonly (readonly [string, Omit<UpstreamOverrides, 'url'>, string, Ask])[] = [
   ['of a path that is not named', { hedge: { afterMs: 20, paths: ['/only/*'] } }, '/ai/other', {}],
-  ['that may not be repeated', {}, '/ai/x', { method: 'POST', body: 'pay' }],
   [
     'whose body is larger than replay_limit',
     { retries: { replayLimitBytes: 10 } },
@@ -101,6 +100,15 @@ for (const [name, ai, path, ask] of NEVER) {
     t.equal(upstream.requests.length, 1);
   });
 }
+
+e2e('a POST is hedged where its path is named: that is to say that it may be sent twice', async (t, rig) => {
+  const { upstream, proxy } = await scene(rig, after(WAIT_MS, answer('first')));
+  await rig.ask(proxy, '/ai/x', { method: 'POST', body: 'pay' });
+  t.same(
+    upstream.requests.map(({ body }) => String(body)),
+    ['pay', 'pay'],
+  );
+});
 
 e2e('a streamed body is never hedged', async (t, rig) => {
   const { upstream, proxy } = await scene(

@@ -259,3 +259,15 @@ e2e('a regular request is not starved by bypass requests', async (t, rig) => {
   t.equal(regular.status, 200);
   await Promise.all(flood);
 });
+
+e2e('who waits for a connection that retires as it comes free gets a new one', async (t, rig) => {
+  const upstream = await rig.http((_request, response) => {
+    setTimeout(() => response.end('ok'), 20);
+  });
+  const proxy = await rig.one(
+    { url: upstream.url, limiter: 'ai', pool: { connections: 5, maxLifetimeMs: 50 } },
+    { limiters: { ai: { maxConcurrent: 1 } } },
+  );
+  const clients = await Promise.all(Array.from({ length: 8 }, () => rig.sent(proxy, '/ai/x')));
+  for (const client of clients) t.equal((await client.answer()).status, 200);
+});

@@ -23,6 +23,7 @@ const LINE: AccessLine = {
   attempts: 1,
   cache: null,
   operation: null,
+  hedged: false,
   lane: null,
   target: null,
   retry_ms: null,
