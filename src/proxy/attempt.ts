@@ -18,6 +18,8 @@ import { isDrop, outcomeOf } from './verdict.ts';
 
 /** More interim (1xx) answers than this are a flood. */
 const MAX_INTERIM = 16;
+/** Without an answer for less than this an upstream is not hung, whatever it usually takes. */
+const HUNG_MS = 1000;
 /** No ticket of a breaker. */
 const UNJUDGED = -1;
 /** A refused answer is read to its end for the connection's sake, if it is as short as errors are. */
@@ -341,13 +343,20 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
       (exchange.upstreamPaused ||
         exchange.phase === Phase.Send ||
         2 * (now - this.startedAt) < this.#target.config.timeouts.totalMs);
-    const outcome = isOurs ? 'neutral' : outcomeOf(code, this.#status);
+    const outcome = isOurs ? 'neutral' : this.#hungAt(now, code) ? 'failure' : outcomeOf(code, this.#status);
     if (outcome === 'failure') target.failures++;
     else if (outcome === 'success') target.successes++;
     target.breaker?.end(this.#ticket, outcome, now);
     const { limiter } = exchange.way.line;
     if (!isOurs && isDrop(code, this.#status)) limiter.dropped(this.startedAt, now);
     else if (outcome === 'success') limiter.succeeded(exchange.headAt - exchange.sentAt, this.startedAt, now);
+  }
+
+  /** A caller may be impatient; but it had no head after three times what others wait for theirs. */
+  #hungAt(now: number, code: FailureCode | null): boolean {
+    if (code !== 'deadline_exceeded' || this.#status > 0) return false;
+    const { mean, total } = this.#exchange.upstream.stats.ttfb;
+    return now - this.startedAt > (total > 0 ? Math.max(HUNG_MS, 3 * mean) : 10 * HUNG_MS);
   }
 
   /** @param again it was not the upstream's word that ended it: it may go out once more at once */

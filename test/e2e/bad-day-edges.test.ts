@@ -153,3 +153,20 @@ e2e('who has tokens of his own does not wait for the fetch of a twin who has non
   t.equal((await rig.ask(proxy, '/ai/x', { headers: 'x-user-id: b\r\n' })).status, 200);
   a.destroy();
 });
+
+e2e(
+  'callers’ deadlines tell of a server that hangs, and not of one that callers are impatient with',
+  async (t, rig) => {
+    const upstream = await rig.upstream(async (request, connection) => {
+      await request.whole();
+      if (request.target !== '/hang') connection.send(answer('well'));
+    });
+    const proxy = await rig.one({ url: upstream.url, breaker: { consecutiveFailures: 1 } });
+    t.equal((await rig.ask(proxy, '/ai/x')).status, 200);
+    const impatient = await rig.ask(proxy, '/ai/hang', { headers: 'x-aiproxy-deadline-ms: 300\r\n' });
+    t.equal(impatient.code, 'deadline_exceeded');
+    t.equal(proxy.upstream().targets[0]!.breaker!.state, 'closed');
+    await rig.ask(proxy, '/ai/hang', { headers: 'x-aiproxy-deadline-ms: 1100\r\n' });
+    t.equal(proxy.upstream().targets[0]!.breaker!.state, 'open');
+  },
+);
