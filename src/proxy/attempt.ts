@@ -3,6 +3,7 @@
 import { Readable } from 'node:stream';
 import type { Dispatcher } from 'undici';
 import type { FailureCode } from '../errors.ts';
+import type { Outcome } from '../flow/breaker.ts';
 import { FillerWatch } from '../http/filler.ts';
 import { readResponseHead } from '../http/response-head.ts';
 import { upstreamPath } from '../http/target.ts';
@@ -57,11 +58,11 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
   #judged = false;
   readonly #filler: FillerWatch | null;
 
-  constructor(exchange: Exchange, target: UpstreamTarget) {
+  constructor(exchange: Exchange, target: UpstreamTarget, now: number) {
     this.#exchange = exchange;
     this.#target = target;
     this.fresh = exchange.untrusted === target;
-    this.startedAt = exchange.shared.now();
+    this.startedAt = now;
     const isJudged = target.breaker !== null && exchange.way !== exchange.upstream.bypass;
     this.#ticket = isJudged ? target.breaker.begin(this.startedAt) : UNJUDGED;
     this.#filler = Number.isFinite(exchange.way.timeouts.firstEventMs) ? new FillerWatch() : null;
@@ -70,7 +71,6 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
   start(): void {
     const exchange = this.#exchange;
     exchange.attempt = this;
-    exchange.attemptAt = this.startedAt;
     exchange.via = this.#target;
     exchange.tried |= this.#target.bit;
     this.#target.inFlight++;
@@ -233,7 +233,7 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
     this.#discarded = true;
     const exchange = this.#exchange;
     exchange.retryDelayMs = delayMs;
-    exchange.hedgeAt = Number.POSITIVE_INFINITY;
+    exchange.hedgeAt = -1;
     exchange.sawEvent = true;
     if (this.#declared > SHORT_BYTES) this.#discardedAll(true);
     else this.#exchange.rearm();
@@ -334,29 +334,35 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
   #judge(code: FailureCode | null): void {
     if (this.#judged) return;
     this.#judged = true;
-    const exchange = this.#exchange;
     const target = this.#target;
-    const now = exchange.shared.now();
+    const outcome = code === null ? outcomeOf(null, this.#status) : this.#outcomeOf(code);
+    if (outcome === 'failure') target.failures++;
+    else if (outcome === 'success') target.successes++;
+    const { limiter } = this.#exchange.way.line;
+    if (target.breaker === null && limiter.adaptive === null) return;
+    const { shared, headAt, sentAt } = this.#exchange;
+    const now = shared.now();
+    target.breaker?.end(this.#ticket, outcome, now);
+    if (isDrop(code, this.#status) && (code === null || outcome === 'failure')) limiter.dropped(this.startedAt, now);
+    else if (outcome === 'success') limiter.succeeded(headAt - sentAt, this.startedAt, now);
+  }
+
+  #outcomeOf(code: FailureCode): Outcome {
+    const exchange = this.#exchange;
+    const spentMs = exchange.shared.now() - this.startedAt;
     // While we pause the upstream, wait for the client's body, or have let most of it pass in the queue, the time is not its own.
     const isOurs =
       code === 'total_timeout' &&
-      (exchange.upstreamPaused ||
-        exchange.phase === Phase.Send ||
-        2 * (now - this.startedAt) < this.#target.config.timeouts.totalMs);
-    const outcome = isOurs ? 'neutral' : this.#hungAt(now, code) ? 'failure' : outcomeOf(code, this.#status);
-    if (outcome === 'failure') target.failures++;
-    else if (outcome === 'success') target.successes++;
-    target.breaker?.end(this.#ticket, outcome, now);
-    const { limiter } = exchange.way.line;
-    if (!isOurs && isDrop(code, this.#status)) limiter.dropped(this.startedAt, now);
-    else if (outcome === 'success') limiter.succeeded(exchange.headAt - exchange.sentAt, this.startedAt, now);
+      (exchange.upstreamPaused || exchange.phase === Phase.Send || 2 * spentMs < this.#target.config.timeouts.totalMs);
+    if (isOurs) return 'neutral';
+    return code === 'deadline_exceeded' && this.#hangs(spentMs) ? 'failure' : outcomeOf(code, this.#status);
   }
 
   /** A caller may be impatient; but it had no head after three times what others wait for theirs. */
-  #hungAt(now: number, code: FailureCode | null): boolean {
-    if (code !== 'deadline_exceeded' || this.#status > 0) return false;
+  #hangs(spentMs: number): boolean {
+    if (this.#status > 0) return false;
     const { mean, total } = this.#exchange.upstream.stats.ttfb;
-    return now - this.startedAt > (total > 0 ? Math.max(HUNG_MS, 3 * mean) : 10 * HUNG_MS);
+    return spentMs > (total > 0 ? Math.max(HUNG_MS, 3 * mean) : 10 * HUNG_MS);
   }
 
   /** @param again it was not the upstream's word that ended it: it may go out once more at once */

@@ -31,7 +31,8 @@ const NEVER = Number.POSITIVE_INFINITY;
 
 /** The time of the deadline that may pass first, ms; Infinity = none. */
 export function nextDeadline(exchange: Exchange): number {
-  return Math.min(exchange.endsAt, exchange.hedgeAt, phaseDeadline(exchange), firstEventDeadline(exchange));
+  const first = Math.min(exchange.endsAt, phaseDeadline(exchange), firstEventDeadline(exchange));
+  return exchange.hedgeAt < 0 ? first : Math.min(first, exchange.hedgeAt);
 }
 
 /** The failure of a deadline that has passed by `now`, or null. */

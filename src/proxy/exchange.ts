@@ -52,6 +52,8 @@ export interface Holder {
 
 /** A try at the upstream, as the exchange sees it. */
 export interface RunningAttempt {
+  /** When it set out, ms; for one that has a request of its own. */
+  readonly startedAt: number;
   /** @param code why; null = nothing is wrong */
   cancel(code: FailureCode | null): void;
   pause(): void;
@@ -99,9 +101,6 @@ export class Exchange implements ClientListener, Grantee, Expiring {
   readonly head: RequestHead;
   readonly operation: OperationStats | null;
   readonly acceptedAt: number;
-  /** The caller's own deadline, and the first of that and `timeouts.total`; Infinity = none. */
-  readonly callerEndsAt: number;
-  readonly endsAt: number;
   /** It fetches for others: they are counted and logged, this one is not. */
   readonly forFlight: boolean;
 
@@ -156,9 +155,8 @@ export class Exchange implements ClientListener, Grantee, Expiring {
   retryAt = -1;
   /** ms from a failed attempt to the next one, in all. */
   retryMs = 0;
-  /** The last one began. */
-  attemptAt = -1;
-  hedgeAt = Number.POSITIVE_INFINITY;
+  /** When a second one sets out beside it; -1 = not. */
+  hedgeAt = -1;
   /** A second attempt set out beside the first. */
   isHedged = false;
 
@@ -207,15 +205,25 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     this.operation = way.limiterStats ? way.limiterStats.operation(client.head.operation) : null;
     this.acceptedAt = shared.now();
     this.phaseAt = this.acceptedAt;
-    // Those who share a fetch have deadlines of their own.
-    const { deadlineMs } = client.head;
-    this.callerEndsAt = deadlineMs < 0 || forFlight ? Number.POSITIVE_INFINITY : this.acceptedAt + deadlineMs;
-    this.endsAt = Math.min(this.acceptedAt + way.timeouts.totalMs, this.callerEndsAt);
     this.forFlight = forFlight;
     client.listener = this;
     if (forFlight) return;
     upstream.stats.requests++;
     upstream.stats.inFlight++;
+  }
+
+  /**
+   * The caller's own deadline, ms; Infinity = none. Those who share a fetch have theirs each.
+   * Computed, as a field for a fraction costs an allocation of its own, and nearly nobody has one.
+   */
+  get callerEndsAt(): number {
+    const { deadlineMs } = this.head;
+    return deadlineMs < 0 || this.forFlight ? Number.POSITIVE_INFINITY : this.acceptedAt + deadlineMs;
+  }
+
+  /** The first of that and `timeouts.total`. */
+  get endsAt(): number {
+    return Math.min(this.acceptedAt + this.way.timeouts.totalMs, this.callerEndsAt);
   }
 
   /** Runs the stages from the cursor on until one says DONE or WAIT. */
@@ -274,7 +282,7 @@ export class Exchange implements ClientListener, Grantee, Expiring {
   retryIn(delayMs: number): void {
     const now = this.shared.now();
     this.attempt = null;
-    this.hedgeAt = Number.POSITIVE_INFINITY;
+    this.hedgeAt = -1;
     this.retryDelayMs = NO_RETRY;
     this.#forgetAttempt();
     this.#cursor = this.route.retryFrom;
@@ -355,7 +363,7 @@ export class Exchange implements ClientListener, Grantee, Expiring {
 
   /** The upstream's answer begins: its fields, and ours. @param headers may be added to */
   answer(status: number, reason: string, headers: string[]): void {
-    this.hedgeAt = Number.POSITIVE_INFINITY;
+    this.hedgeAt = -1;
     if (this.hedge) {
       const { hedge } = this;
       this.hedge = null;
@@ -501,8 +509,8 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     if (code) this.#overdue(code);
     else if (this.phase === Phase.Backoff && now >= this.retryAt) this.unpark();
     else {
-      if (now >= this.hedgeAt) {
-        this.hedgeAt = Number.POSITIVE_INFINITY;
+      if (this.hedgeAt >= 0 && now >= this.hedgeAt) {
+        this.hedgeAt = -1;
         this.shared.launchHedge(this);
       }
       this.rearm();
@@ -512,7 +520,7 @@ export class Exchange implements ClientListener, Grantee, Expiring {
   #overdue(code: FailureCode): void {
     const { attempt } = this;
     if (attempt && !this.#begun) {
-      const spent = { startedAt: this.attemptAt, written: true };
+      const spent = { startedAt: attempt.startedAt, written: true };
       const isDecided = this.retryDelayMs >= 0 && isOfAttempt(code);
       const delay = isDecided ? this.retryDelayMs : delayAfterFailure(this, spent, code);
       if (delay >= 0) {

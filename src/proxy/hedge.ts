@@ -32,6 +32,7 @@ export class Hedge implements Client, RunningAttempt {
   readonly head: RequestHead;
   readonly http10 = false;
   listener: ClientListener | null = null;
+  readonly startedAt = 0;
   readonly exchange: Exchange;
   readonly #first: Exchange;
   #won = false;
@@ -89,7 +90,7 @@ export class Hedge implements Client, RunningAttempt {
       }
       const { stats } = first.upstream;
       // It took that long at least. Or the percentile would only ever know of quick ones, and sink.
-      if (first.headAt < 0) stats.headCame(first.shared.now() - first.attemptAt);
+      if (first.headAt < 0) stats.headCame(first.shared.now() - (first.attempt?.startedAt ?? first.dispatchedAt));
       first.attempt?.cancel(null);
       this.takeOver();
       stats.hedgesWon++;

@@ -232,7 +232,7 @@ function dispatch(exchange: Exchange): StageResult {
   if (exchange.attempts++ > 0) upstream.stats.retries++;
   else if (!exchange.isHedge) upstream.stats.sent++;
   if (exchange.attempts === 1 && exchange.route.hedge) exchange.hedgeAt = now + hedgeDelayMs(exchange);
-  new Attempt(exchange, target).start();
+  new Attempt(exchange, target, now).start();
   return WAIT;
 }
 

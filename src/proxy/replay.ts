@@ -8,6 +8,7 @@ import { follow } from './following.ts';
 export const REPLAY_ABOVE = 64 * 1024;
 
 export class Replay implements RunningAttempt, Expiring {
+  readonly startedAt = 0;
   readonly #exchange: Exchange;
   readonly #body: Buffer;
   /** Pairs of end offset and ms after the head, or null: at once. */

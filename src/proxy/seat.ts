@@ -6,6 +6,7 @@ import type { Flight } from './flight.ts';
 export class Seat implements RunningAttempt {
   readonly #flight: Flight;
   readonly exchange: Exchange;
+  readonly startedAt = 0;
   /** The piece it gets next, and the bytes it has got. */
   next = 0;
   sent = 0;

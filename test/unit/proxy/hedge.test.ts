@@ -9,8 +9,7 @@ function firstExchange(heads: number[]) {
   const stats = { hedges: 0, hedgesWon: 0, headCame: (ms: number) => heads.push(ms) };
   const first = {
     client: { method: 'GET', url: '/', unsent: 0 },
-    attempt: { cancel() {} },
-    attemptAt: 100,
+    attempt: { startedAt: 100, cancel() {} },
     headAt: -1,
     hedge: null,
     slot: null,
