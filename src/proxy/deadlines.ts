@@ -3,6 +3,7 @@
 import type { FailureCode } from '../errors.ts';
 import { RATE_WINDOW_MS } from './body.ts';
 import type { Exchange } from './exchange.ts';
+import { delayAfterFailure, isOfAttempt } from './retry.ts';
 
 /** What an exchange is waiting for. The connect deadline is the dial's own (upstream/dial.ts). */
 export const Phase = {
@@ -56,6 +57,28 @@ export function dueFailure(exchange: Exchange, now: number): FailureCode | null 
     default:
       return null;
   }
+}
+
+/** A deadline has passed: another attempt follows, the one beside it goes on, or this is the end. */
+export function overdue(exchange: Exchange, code: FailureCode): void {
+  const { attempt } = exchange;
+  if (attempt && !exchange.begun) {
+    const spent = { startedAt: attempt.startedAt, written: true };
+    const isDecided = exchange.retryDelayMs >= 0 && isOfAttempt(code);
+    const delay = isDecided ? exchange.retryDelayMs : delayAfterFailure(exchange, spent, code);
+    if (delay >= 0) {
+      attempt.cancel(isDecided ? null : code);
+      exchange.retryIn(delay);
+      return;
+    }
+    if (exchange.hedge && isOfAttempt(code)) {
+      attempt.cancel(code);
+      exchange.attemptFailed(code, '');
+      return;
+    }
+  }
+  if (code === 'queue_timeout') exchange.way.line.limiter.refused++;
+  exchange.fail(code, '');
 }
 
 function phaseDeadline(exchange: Exchange): number {

@@ -5,8 +5,9 @@ import type { RequestHead } from '../http/request-head.ts';
 import { parseTarget } from '../http/target.ts';
 import type { ListenerStats } from '../observe/stats.ts';
 import type { Client } from './client.ts';
-import { Exchange, type Shared } from './exchange.ts';
+import { Exchange } from './exchange.ts';
 import type { Routes } from './routes.ts';
+import type { Shared } from './shared.ts';
 
 /** Memory that is short is so for seconds, and a loop that is late too. */
 const OVERLOAD_RETRY_S = 2;

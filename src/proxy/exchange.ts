@@ -1,54 +1,27 @@
 // One request and its answer: where it stands, what it holds, and the one way in which everything is given back.
 
-import type { FlightTable } from '../cache/flight-table.ts';
 import { answerFor, FAILURES, type FailureCode } from '../errors.ts';
-import type { ByteBudget } from '../flow/byte-budget.ts';
 import type { SlotGate } from '../flow/slots.ts';
-import { type Expiring, Timer, type TimerWheel } from '../flow/timer-wheel.ts';
+import { type Expiring, Timer } from '../flow/timer-wheel.ts';
 import type { Turnstile } from '../flow/turnstile.ts';
 import { type Grantee, NO_TURNSTILES, type Waiter } from '../flow/waiters.ts';
 import type { RequestHead } from '../http/request-head.ts';
 import type { Target } from '../http/target.ts';
-import type { AccessLogger } from '../observe/log.ts';
 import type { OperationStats } from '../observe/stats.ts';
 import type { Upstream, Way } from '../upstream/upstream.ts';
 import type { UpstreamTarget } from '../upstream/upstream-target.ts';
 import type { Body } from './body.ts';
 import type { CacheUse } from './cache-use.ts';
 import type { Client, ClientListener } from './client.ts';
-import { dueFailure, hasWaitedEnough, nextDeadline, Phase } from './deadlines.ts';
-import type { Flight } from './flight.ts';
+import { dueFailure, hasWaitedEnough, nextDeadline, overdue, Phase } from './deadlines.ts';
 import { goAlone } from './following.ts';
 import type { Hedge } from './hedge.ts';
 import { giveBack, tookPermit } from './queueing.ts';
 import { limitFields, retryAfterS } from './refusal.ts';
 import { report, serverTiming } from './report.ts';
-import { delayAfterFailure, isOfAttempt, NO_RETRY } from './retry.ts';
-
-/** What a stage says: go on, over (an answer was given), or wait (somebody will unpark the exchange). */
-export const NEXT = 0;
-export const DONE = 1;
-export const WAIT = 2;
-export type StageResult = typeof NEXT | typeof DONE | typeof WAIT;
-export type Stage = (exchange: Exchange) => StageResult;
-
-/** One way to an upstream, and what an exchange does on it. See pipeline.ts. */
-export interface Route {
-  readonly upstream: Upstream;
-  readonly way: Way;
-  readonly stages: readonly Stage[];
-  /** Number of the stage a delayed retry goes on with. */
-  readonly retryFrom: number;
-  /** Of the fetch that requests on this one share. */
-  readonly flight: Route | null;
-  /** Of a second attempt beside a slow one; null = there is none. */
-  readonly hedge: Route | null;
-}
-
-/** Where an exchange waits. Told to forget it when it stops waiting for another reason than its turn. */
-export interface Holder {
-  forget(exchange: Exchange): void;
-}
+import { NO_RETRY } from './retry.ts';
+import { type Holder, NEXT, type Route, WAIT } from './route.ts';
+import type { Shared } from './shared.ts';
 
 /** A try at the upstream, as the exchange sees it. */
 export interface RunningAttempt {
@@ -63,32 +36,6 @@ export interface RunningAttempt {
 /** Watches the upstream's answer begin; changes nothing. */
 export interface AnswerTap {
   answered(exchange: Exchange, status: number, headers: readonly string[]): void;
-}
-
-/** What all exchanges share. */
-export interface Shared {
-  readonly now: () => number;
-  /** ms since the epoch */
-  readonly wallClock: () => number;
-  readonly wheel: TimerWheel;
-  readonly bodyMemory: ByteBudget;
-  readonly bodyBufferBytes: number;
-  /** Bytes per second */
-  readonly bodyMinRate: number;
-  readonly flights: FlightTable<Flight>;
-  readonly flightMemory: ByteBudget;
-  readonly flightBufferBytes: number;
-  readonly flightWaiters: number;
-  readonly flightWaitMs: number;
-  readonly access: AccessLogger;
-  /** null = it is not watched */
-  readonly overload: { readonly refusing: boolean } | null;
-  /** See pipeline.ts. */
-  readonly launchHedge: (exchange: Exchange) => void;
-  /** A bug was caught; the exchange has failed with internal_error. */
-  readonly onBug: (error: unknown) => void;
-  /** An exchange has given everything back. */
-  readonly onSettled: (exchange: Exchange) => void;
 }
 
 export class Exchange implements ClientListener, Grantee, Expiring {
@@ -506,7 +453,7 @@ export class Exchange implements ClientListener, Grantee, Expiring {
       return;
     }
     const code = dueFailure(this, now);
-    if (code) this.#overdue(code);
+    if (code) overdue(this, code);
     else if (this.phase === Phase.Backoff && now >= this.retryAt) this.unpark();
     else {
       if (this.hedgeAt >= 0 && now >= this.hedgeAt) {
@@ -515,27 +462,6 @@ export class Exchange implements ClientListener, Grantee, Expiring {
       }
       this.rearm();
     }
-  }
-
-  #overdue(code: FailureCode): void {
-    const { attempt } = this;
-    if (attempt && !this.#begun) {
-      const spent = { startedAt: attempt.startedAt, written: true };
-      const isDecided = this.retryDelayMs >= 0 && isOfAttempt(code);
-      const delay = isDecided ? this.retryDelayMs : delayAfterFailure(this, spent, code);
-      if (delay >= 0) {
-        attempt.cancel(isDecided ? null : code);
-        this.retryIn(delay);
-        return;
-      }
-      if (this.hedge && isOfAttempt(code)) {
-        attempt.cancel(code);
-        this.attemptFailed(code, '');
-        return;
-      }
-    }
-    if (code === 'queue_timeout') this.way.line.limiter.refused++;
-    this.fail(code, '');
   }
 
   // ---- the end

@@ -12,23 +12,15 @@ import { Attempt } from './attempt.ts';
 import { Body } from './body.ts';
 import { CacheUse } from './cache-use.ts';
 import { Phase } from './deadlines.ts';
-import {
-  DONE,
-  Exchange,
-  type Holder,
-  NEXT,
-  type Route,
-  type Shared,
-  type Stage,
-  type StageResult,
-  WAIT,
-} from './exchange.ts';
+import { Exchange } from './exchange.ts';
 import { Flight } from './flight.ts';
 import { Hedge, hedgeDelayMs } from './hedge.ts';
 import { isTooLate, joinQueue, leaveQueue, tookPermit } from './queueing.ts';
 import { Refresh } from './refresh.ts';
 import { choose, mayBeShared, planCacheUse } from './reuse.ts';
+import { DONE, type Holder, NEXT, type Route, type Stage, type StageResult, WAIT } from './route.ts';
 import { serve } from './serve.ts';
+import type { Shared } from './shared.ts';
 
 /** The ways to an upstream. Every exchange runs through the stages of one of them, from the first to the last. */
 export function planRoutes(upstream: Upstream): { readonly regular: Route; readonly bypass: Route } {

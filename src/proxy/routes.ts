@@ -2,7 +2,7 @@
 
 import type { Target } from '../http/target.ts';
 import type { Upstream } from '../upstream/upstream.ts';
-import type { Route } from './exchange.ts';
+import type { Route } from './route.ts';
 
 /** At most so many names are listed to a client that asked for an unknown one. */
 const MAX_NAMES = 20;
