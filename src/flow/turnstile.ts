@@ -64,6 +64,8 @@ export class Turnstile implements Expiring {
   readonly #counts: TurnstileCounts;
   /** null = it is no rate limit. */
   readonly quota: Quota | null;
+  /** There are others like it beside it, each for some of the requests. */
+  isOneOfMany = false;
   /** Those of the lanes who are in the line not counted. */
   held = 0;
 

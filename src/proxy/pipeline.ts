@@ -205,7 +205,9 @@ function acquire(exchange: Exchange): StageResult {
   exchange.park(THE_QUEUE);
   if (joinQueue(exchange)) return WAIT;
   line.limiter.refused++;
-  exchange.fail('queue_full', `${line.limiter.name} has ${line.limiter.queued} waiting`);
+  const { refusedBy } = exchange;
+  const whose = refusedBy ? `a quarter of ${line.limiter.name} waits for the same token` : '';
+  exchange.fail('queue_full', whose || `${line.limiter.name} has ${line.limiter.queued} waiting`);
   return DONE;
 }
 

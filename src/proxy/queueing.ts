@@ -4,6 +4,9 @@ import { Waiter } from '../flow/waiters.ts';
 import { Phase } from './deadlines.ts';
 import type { Exchange } from './exchange.ts';
 
+/** One key of a rate limit, or one credential that is paused, holds at most this part of the queue. */
+const PART_OF_QUEUE = 4;
+
 /** The caller waits no longer: he is told so, before anything is spent on him. */
 export function isTooLate(exchange: Exchange): boolean {
   if (exchange.callerEndsAt === Number.POSITIVE_INFINITY) return false;
@@ -29,6 +32,7 @@ export function joinQueue(exchange: Exchange): boolean {
     exchange.fail('deadline_exceeded', 'no token would come before it');
     return true;
   }
+  if (isFirst && fillsItsPart(exchange)) return false;
   const waiter = new Waiter(
     exchange,
     line.limiter.laneOf(exchange.head.priority, exchange.upstream.config.lane),
@@ -52,6 +56,17 @@ function comesTooLate({ turnstiles, callerEndsAt }: Exchange): boolean {
   for (let i = 0; i < turnstiles.length; i++) {
     const { opensAt } = turnstiles[i]!;
     if (opensAt >= callerEndsAt && opensAt !== Number.POSITIVE_INFINITY) return true;
+  }
+  return false;
+}
+
+/** Those who wait for the token of one user, or of one credential, may not take the places of all others. */
+function fillsItsPart(exchange: Exchange): boolean {
+  const { maxQueue } = exchange.way.line.limiter;
+  for (const turnstile of exchange.turnstiles) {
+    if (!turnstile.isOneOfMany || turnstile.held < Math.max(1, maxQueue / PART_OF_QUEUE)) continue;
+    exchange.refusedBy = turnstile;
+    return true;
   }
   return false;
 }

@@ -9,6 +9,7 @@ import type { Exchange } from './exchange.ts';
 export function retryAfterS({ way, upstream, shared, refusedBy }: Exchange, code: FailureCode): number {
   switch (code) {
     case 'queue_full':
+      return refusedBy ? seconds(refusedBy.waitMs) : way.line.limiter.retryAfterS();
     case 'queue_timeout':
     case 'body_memory_full':
       return way.line.limiter.retryAfterS();

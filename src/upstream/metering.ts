@@ -118,7 +118,9 @@ export class RateMeter implements Meter {
     this.#keyOf = keyReader(config.key);
     const { requests, perMs, burst } = config;
     const turnstile = (pace: Pace) => {
-      return new Turnstile(pace, config.onLimit === 'reject', wheel, now, this.counts, { requests, perMs });
+      const made = new Turnstile(pace, config.onLimit === 'reject', wheel, now, this.counts, { requests, perMs });
+      made.isOneOfMany = config.key !== 'global';
+      return made;
     };
     const local = () => turnstile(new Gcra(perMs / requests, burst));
     const shared = (key: string) => {
@@ -167,7 +169,11 @@ export class FeedbackMeter implements Meter {
     this.#now = now;
     this.#table = new KeyedTable<Turnstile>(
       MAX_KEYS,
-      () => new Turnstile(new Pacer(), false, wheel, now, this.counts, null),
+      () => {
+        const made = new Turnstile(new Pacer(), false, wheel, now, this.counts, null);
+        made.isOneOfMany = true;
+        return made;
+      },
       (one, at) => one.waiting === 0 && (one.pace as Pacer).isIdle(at),
     );
   }

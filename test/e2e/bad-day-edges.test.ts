@@ -170,3 +170,26 @@ e2e(
     t.equal(proxy.upstream().targets[0]!.breaker!.state, 'open');
   },
 );
+
+e2e('one user without tokens takes a quarter of the queue, and others still find a place', async (t, rig) => {
+  const upstream = await rig.upstream(async (request, connection) => {
+    await request.whole();
+    if (request.target !== '/hold') connection.send(answer('well'));
+  });
+  const proxy = await rig.one(
+    {
+      url: upstream.url,
+      limiter: 'ai',
+      rateLimits: [{ requests: 1, perMs: 60_000, key: { header: 'x-user-id' } }],
+    },
+    { limiters: { ai: { maxConcurrent: 1, maxQueue: 8 } } },
+  );
+  const of = (user: string) => ({ headers: `x-user-id: ${user}\r\n` });
+  t.equal((await rig.ask(proxy, '/ai/x', of('a'))).status, 200);
+  for (const _ of '12') await rig.sent(proxy, '/ai/x', of('a'));
+  await until('both are held', () => proxy.upstream().rate_limits[0]!.held === 2);
+  const third = await rig.ask(proxy, '/ai/x', of('a'));
+  t.same([third.status, third.code], [503, 'queue_full']);
+  t.ok(Number(third.get('retry-after')) > 60, 'until the third of them would have its turn');
+  t.equal((await rig.ask(proxy, '/ai/x', of('b'))).status, 200);
+});
