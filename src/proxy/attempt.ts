@@ -7,6 +7,7 @@ import type { Outcome } from '../flow/breaker.ts';
 import { FillerWatch } from '../http/filler.ts';
 import { readResponseHead } from '../http/response-head.ts';
 import { upstreamPath } from '../http/target.ts';
+import { readTrailers } from '../http/trailers.ts';
 import type { Connection } from '../upstream/connection.ts';
 import type { DialFailure } from '../upstream/dial.ts';
 import type { Seeker } from '../upstream/pool.ts';
@@ -279,7 +280,7 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
     else exchange.write(chunk);
   }
 
-  onResponseEnd(): void {
+  onResponseEnd(controller: Dispatcher.DispatchController): void {
     if (this.#over) return;
     if (this.#discarded) {
       this.#discardedAll(false);
@@ -288,7 +289,7 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
     // undici ends an answer of unknown length cleanly on a reset; it may have been cut anywhere.
     if (this.#endsAtClose && this.#connection!.socketError)
       this.#failed('upstream_cut', this.#connection!.socketError.code ?? '', false);
-    else this.#finish(null);
+    else this.#finish(null, readTrailers(controller.rawTrailers as unknown as Buffer[] | null));
   }
 
   onResponseError(_controller: unknown, error: Error & { code?: string }): void {
@@ -308,12 +309,12 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
 
   // ---- the ends
 
-  #finish(last: Buffer | null): void {
+  #finish(last: Buffer | null, trailers?: readonly string[]): void {
     this.#over = true;
     this.#exchange.endedAt = this.#exchange.shared.now();
     this.#connection!.answered();
     this.#report(null);
-    this.#exchange.finish(last);
+    this.#exchange.finish(last, trailers);
   }
 
   #abort(code: FailureCode, detail: string): void {

@@ -42,8 +42,11 @@ export interface Client {
   begin(status: number, reason: string, headers: string[], stored?: boolean): void;
   /** @returns false when the client reads slower than we write: wait for `drained` */
   write(chunk: Buffer): boolean;
-  /** @param last the last bytes, if they are known to be the last */
-  finish(last: Buffer | null): void;
+  /**
+   * @param last the last bytes, if they are known to be the last
+   * @param trailers fields after the body, flat; left out where the client's framing has no place for them
+   */
+  finish(last: Buffer | null, trailers?: readonly string[]): void;
   /** Resets the connection: what was sent must not look complete. */
   abort(): void;
 }

@@ -356,9 +356,10 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     this.attempt?.resume();
   }
 
-  finish(last: Buffer | null): void {
+  /** @param trailers fields after the body, flat */
+  finish(last: Buffer | null, trailers?: readonly string[]): void {
     if (last) this.bytesOut += last.length;
-    this.client.finish(last);
+    this.client.finish(last, trailers);
     this.settle();
   }
 

@@ -110,13 +110,13 @@ export class Hedge implements Client, RunningAttempt {
     return !this.#first.upstreamPaused;
   }
 
-  finish(last: Buffer | null): void {
+  finish(last: Buffer | null, trailers?: readonly string[]): void {
     const { failure, failureDetail, endedAt } = this.exchange;
     if (failure) this.#failed(failure, failureDetail);
     else if (this.#won && !this.#over) {
       this.#over = true;
       this.#first.endedAt = endedAt;
-      this.#first.finish(last);
+      this.#first.finish(last, trailers);
     }
   }
 

@@ -7,6 +7,7 @@ import { sameName } from '../fields.ts';
 /** Up to here copying a chunk next to its head or size line is cheaper than a write of several parts. */
 const COPY_BELOW = 16 * 1024;
 const CRLF = '\r\n';
+const NO_TRAILERS: readonly string[] = [];
 
 /** What the connection knows of the request that is answered. */
 export interface Framing {
@@ -77,15 +78,24 @@ export class AnswerWriter {
     return this.#send(chunk, this.#chunked ? `${chunk.length.toString(16)}${CRLF}` : '', this.#chunked ? CRLF : '');
   }
 
-  finish(last: Buffer | null): void {
+  /** @param trailers flat pairs without control characters; only a chunked body has a place for them (RFC 9112 section 7.1.2) */
+  finish(last: Buffer | null, trailers: readonly string[] = NO_TRAILERS): void {
     const body = this.#bodyAllowed && last && last.length > 0 ? last : null;
-    if (body && this.#chunked) this.#send(body, `${body.length.toString(16)}${CRLF}`, `${CRLF}0${CRLF}${CRLF}`);
-    else if (body) this.#send(body, '', '');
-    else if (this.#chunked) {
-      const head = this.#head;
-      this.#head = '';
-      this.#socket.write(`${head}0${CRLF}${CRLF}`, 'latin1');
-    } else this.flushHead();
+    if (!this.#chunked) {
+      if (body) this.#send(body, '', '');
+      else this.flushHead();
+      return;
+    }
+    let end = `0${CRLF}`;
+    for (let i = 0; i < trailers.length; i += 2) end += `${trailers[i]}: ${trailers[i + 1]}${CRLF}`;
+    end += CRLF;
+    if (body) {
+      this.#send(body, `${body.length.toString(16)}${CRLF}`, CRLF + end);
+      return;
+    }
+    const head = this.#head;
+    this.#head = '';
+    this.#socket.write(head + end, 'latin1');
   }
 
   #send(chunk: Buffer, before: string, after: string): boolean {

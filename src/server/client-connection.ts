@@ -303,8 +303,8 @@ export class ClientConnection implements Client, Expiring, Framing {
     return false;
   }
 
-  finish(last: Buffer | null): void {
-    this.#writer.finish(last);
+  finish(last: Buffer | null, trailers?: readonly string[]): void {
+    this.#writer.finish(last, trailers);
     this.#answered = true;
     if (this.#writer.endsAtClose || this.#side.closing) this.#keepAlive = false;
     if (!this.#keepAlive) this.#close();

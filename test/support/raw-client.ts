@@ -152,6 +152,15 @@ export class RawClient {
     return head;
   }
 
+  /** Without its line break. */
+  async #line(what: string): Promise<string> {
+    let end = -1;
+    while ((end = this.#buffer.indexOf('\r\n')) < 0) await this.#more(what);
+    return this.#take(end + 2)
+      .toString('latin1')
+      .slice(0, -2);
+  }
+
   /** The next piece of the body: a chunk as framed, or what has come; null = it ended by its own framing. */
   async piece(): Promise<Buffer | null> {
     const framing = this.#framing;
@@ -159,13 +168,15 @@ export class RawClient {
       case 'none':
         return null;
       case 'chunked': {
-        let end = -1;
-        while ((end = this.#buffer.indexOf('\r\n')) < 0) await this.#more('the size of a chunk');
-        const size = Number.parseInt(this.#take(end + 2).toString(), 16);
-        while (this.#buffer.length < size + 2) await this.#more(`a chunk of ${size}`);
-        const chunk = this.#take(size);
-        this.#take(2);
-        if (size > 0) return chunk;
+        const size = Number.parseInt(await this.#line('the size of a chunk'), 16);
+        if (size > 0) {
+          while (this.#buffer.length < size + 2) await this.#more(`a chunk of ${size}`);
+          const chunk = this.#take(size);
+          this.#take(2);
+          return chunk;
+        }
+        // Trailers, up to an empty line.
+        while ((await this.#line('the end of the trailers')) !== '');
         this.#framing = { kind: 'none' };
         return null;
       }
