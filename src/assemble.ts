@@ -177,9 +177,7 @@ export function assemble(
       }
       for (const { retryBudget } of upstreams) retryBudget?.pulse(now());
     });
-    if (config.overload) {
-      every(PRESSURE_MS, watchPressure(config.overload, overload!, memory, listeners, log, now));
-    }
+    if (overload) every(PRESSURE_MS, watchPressure(config.overload!, overload, memory, listeners, log, now));
     every(config.maintenance.intervalMs, () => {
       for (const { targets } of upstreams) for (const { pool } of targets.all) pool.maintain();
     });

@@ -1,5 +1,7 @@
 // How many requests an upstream takes at once, learnt from its answers: by what it refuses (AIMD), or by its latency (gradient).
 
+import type { AdaptiveConfig } from '../config/schema.ts';
+
 /** Times in ms on one clock. */
 export interface AdaptiveLimit {
   /** A whole number, min..max. */
@@ -10,13 +12,7 @@ export interface AdaptiveLimit {
   dropped(sentAt: number, now: number): void;
 }
 
-export interface AdaptiveRules {
-  readonly min: number;
-  readonly max: number;
-  readonly mode: 'aimd' | 'gradient';
-}
-
-export function adaptiveLimit({ min, max, mode }: AdaptiveRules): AdaptiveLimit {
+export function adaptiveLimit({ min, max, mode }: AdaptiveConfig): AdaptiveLimit {
   return mode === 'aimd' ? new AimdLimit(min, max) : new GradientLimit(min, max);
 }
 

@@ -1,22 +1,10 @@
 // A circuit breaker: refuses an upstream that keeps failing, and lets one real request at a time probe whether it is well again.
 
+import type { BreakerConfig } from '../config/schema.ts';
+
 export type BreakerState = 'closed' | 'open' | 'half_open';
 /** Neutral says nothing of the upstream: the client left, the proxy refused, 429. */
 export type Outcome = 'success' | 'failure' | 'neutral';
-
-/** Times in ms. */
-export interface BreakerRules {
-  /** Failures in a row that open it; Infinity = only the ratio counts. */
-  readonly consecutiveFailures: number;
-  /** Share of failures in the window that opens it, 0..1; above 1 = only failures in a row count. */
-  readonly failureRatio: number;
-  readonly windowMs: number;
-  /** The ratio counts from so many ended attempts in the window on. */
-  readonly minRequests: number;
-  /** First open time, doubled each time the probe fails, up to the second. */
-  readonly openMs: number;
-  readonly maxOpenMs: number;
-}
 
 /** Given to who begins though it is refused; its end counts for nothing. */
 const VOID_TICKET = -1;
@@ -32,7 +20,7 @@ const VOID_TICKET = -1;
  * again only after it stayed closed for as long as its last open time; before that, opening again counts like a failed probe.
  */
 export class Breaker {
-  readonly rules: BreakerRules;
+  readonly rules: BreakerConfig;
   /** As of the last call; see stateAt(). */
   state: BreakerState = 'closed';
   consecutiveFailures = 0;
@@ -50,7 +38,7 @@ export class Breaker {
   #closedAt: number;
 
   /** @param random 0..1 */
-  constructor(rules: BreakerRules, now: number, random: () => number = Math.random) {
+  constructor(rules: BreakerConfig, now: number, random: () => number = Math.random) {
     this.rules = rules;
     this.#random = random;
     this.#window = new OutcomeWindow(rules.windowMs, now);

@@ -1,6 +1,7 @@
 // A named limiter: so many permits, shared by the lines (one FIFO per upstream) that stand before it.
 
-import type { AdaptiveLimit, AdaptiveRules } from './adaptive-limit.ts';
+import type { AdaptiveConfig } from '../config/schema.ts';
+import type { AdaptiveLimit } from './adaptive-limit.ts';
 import type { Line } from './line.ts';
 
 /** A part of the queue: gets grants in proportion to its share while several have somebody who could run. */
@@ -37,7 +38,7 @@ export class Limiter {
   shared: PermitSource | null = null;
   /** null = the limit is fixed. */
   adaptive: AdaptiveLimit | null = null;
-  adaptiveRules: AdaptiveRules | null = null;
+  adaptiveRules: AdaptiveConfig | null = null;
   inFlight = 0;
   queued = 0;
   /** Those of them who wait for nothing but permit and slot; in all, and by lane. */

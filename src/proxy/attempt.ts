@@ -24,6 +24,8 @@ const MAX_INTERIM = 16;
 const HUNG_MS = 1000;
 /** No ticket of a breaker. */
 const UNJUDGED = -1;
+/** Its answer was discarded for a hedge that has failed meanwhile. */
+const NEITHER = 'neither attempt had a good answer';
 /** A refused answer is read to its end for the connection's sake, if it is as short as errors are. */
 const SHORT_BYTES = 16 * 1024;
 
@@ -42,8 +44,6 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
   /** The request (or some of it) was given to the socket. */
   written = false;
   #reused = false;
-  /** How long the connection had been idle. */
-  #idleMs = 0;
   /** Any byte of an answer came. */
   #answering = false;
   #interim = 0;
@@ -83,6 +83,11 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
     this.#target.pool.take(this);
   }
 
+  /** How long its connection had been idle. Asked only after a failure, as it is of no use before. */
+  get #idleMs(): number {
+    return this.#connection ? this.startedAt - this.#connection.idleSince : 0;
+  }
+
   get #isProbe(): boolean {
     return this.#target.breaker?.isProbe(this.#ticket) ?? false;
   }
@@ -96,11 +101,8 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
     this.#reused = connection.isReused;
     exchange.reused = this.#reused;
     pool.stats.sent++;
-    const now = exchange.shared.now();
-    if (this.#reused) {
-      pool.stats.reused++;
-      this.#idleMs = now - connection.idleSince;
-    } else exchange.connectMs = now - this.startedAt;
+    if (this.#reused) pool.stats.reused++;
+    else exchange.connectMs = exchange.shared.now() - this.startedAt;
     // From here on the slot comes back when the connection is free or closed.
     connection.slot = exchange.slot;
     exchange.slot = null;
@@ -252,7 +254,7 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
       this.#report(null);
     }
     if (delay >= 0) exchange.retryIn(delay);
-    else exchange.waitForHedge();
+    else exchange.attemptFailed('upstream_reset', NEITHER);
   }
 
   #onInterim(controller: Dispatcher.DispatchController, status: number, reason: string): void {
@@ -322,21 +324,21 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
     this.#after(code, detail);
   }
 
-  /** It is over. Once. */
-  #report(code: FailureCode | null): void {
+  /** It is over. Once. @param counts false = it says nothing of the server */
+  #report(code: FailureCode | null, counts = true): void {
     if (this.#reported) return;
     this.#reported = true;
     this.#target.inFlight--;
     this.#exchange.untrusted = code === null ? null : this.#target;
-    this.#judge(code);
+    this.#judge(code, counts);
   }
 
   /** What became of it, for those who judge servers and limits. Once. */
-  #judge(code: FailureCode | null): void {
+  #judge(code: FailureCode | null, counts = true): void {
     if (this.#judged) return;
     this.#judged = true;
     const target = this.#target;
-    const outcome = code === null ? outcomeOf(null, this.#status) : this.#outcomeOf(code);
+    const outcome = counts ? this.#outcomeOf(code) : 'neutral';
     if (outcome === 'failure') target.failures++;
     else if (outcome === 'success') target.successes++;
     const { limiter } = this.#exchange.way.line;
@@ -348,7 +350,8 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
     else if (outcome === 'success') limiter.succeeded(headAt - sentAt, this.startedAt, now);
   }
 
-  #outcomeOf(code: FailureCode): Outcome {
+  #outcomeOf(code: FailureCode | null): Outcome {
+    if (code === null) return outcomeOf(null, this.#status);
     const exchange = this.#exchange;
     const spentMs = exchange.shared.now() - this.startedAt;
     // While we pause the upstream, wait for the client's body, or have let most of it pass in the queue, the time is not its own.
@@ -376,7 +379,7 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
       if (exchange.slot) {
         // The same server gets its second chance before it is judged: a restart, or a connection it had given up, is no failure yet.
         const elsewhere = exchange.upstream.targets.hasOpen(exchange.shared.now(), exchange.tried);
-        this.#report(elsewhere ? code : 'client_gone');
+        this.#report(code, elsewhere);
         if (!elsewhere) exchange.repeated = true;
         if (this.written) exchange.sentTwice();
         // What was written may have cost the upstream's quota, and the next will.
@@ -393,7 +396,7 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
   #after(code: FailureCode, detail: string): void {
     const exchange = this.#exchange;
     if (this.#discarded && exchange.retryDelayMs === NO_RETRY) {
-      exchange.waitForHedge();
+      exchange.attemptFailed('upstream_reset', NEITHER);
       return;
     }
     const delay = this.#discarded ? exchange.retryDelayMs : delayAfterFailure(exchange, this, code);

@@ -380,18 +380,11 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     this.settle();
   }
 
-  /** An attempt has ended without an answer that is the client's, and is not followed by another. */
+  /** An attempt has ended without an answer to settle for, and is not followed by another: the one beside it, or the end. */
   attemptFailed(code: FailureCode, detail: string): void {
     this.attempt = null;
     if (this.hedge) this.hedge.takeOver();
     else this.fail(code, detail);
-  }
-
-  /** Its attempt gave nothing to settle for, and the one beside it is on its way; or was, and has failed meanwhile. */
-  waitForHedge(): void {
-    this.attempt = null;
-    if (this.hedge) this.hedge.takeOver();
-    else this.fail('upstream_reset', 'neither attempt had a good answer');
   }
 
   #answerFailure(code: FailureCode, detail: string): void {

@@ -85,9 +85,8 @@ function nextDelay(exchange: Exchange, retries: RetriesConfig, { startedAt }: Sp
   if (!fails && wished > retries.maxRetryAfterMs) return NO_RETRY;
   const delay = fails ? 0 : Math.max(wished, fullJitter(exchange.attempts, retries.backoffMs, retries.maxBackoffMs));
   if (now + delay >= lastEnd(exchange)) return NO_RETRY;
-  // It would be refused then: what the upstream said is the better answer.
+  // It would be refused: what the upstream said is the better answer.
   if (!upstream.targets.hasOpen(now + delay)) return NO_RETRY;
-  // It would be refused there: what the upstream said is the better answer.
   if (exchange.turnstiles.some(({ rejects, waitMs }) => rejects && waitMs > delay)) return NO_RETRY;
   return upstream.retryBudget!.trySpend(now) ? delay : NO_RETRY;
 }

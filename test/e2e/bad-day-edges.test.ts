@@ -193,3 +193,37 @@ e2e('one user without tokens takes a quarter of the queue, and others still find
   t.ok(Number(third.get('retry-after')) > 60, 'until the third of them would have its turn');
   t.equal((await rig.ask(proxy, '/ai/x', of('b'))).status, 200);
 });
+
+e2e('a bypass path neither opens a breaker nor probes for it', async (t, rig) => {
+  const upstream = await rig.upstream(async (request, connection) => {
+    await request.whole();
+    connection.send(request.target === '/health' ? answer('well') : busy);
+  });
+  const proxy = await rig.one({
+    url: upstream.url,
+    bypass: ['/health', '/sick'],
+    breaker: { consecutiveFailures: 2, openMs: 20, maxOpenMs: 20 },
+  });
+  const breaker = () => proxy.upstream().targets[0]!.breaker!;
+  for (const _ of '123') t.equal((await rig.ask(proxy, '/ai/sick')).status, 503);
+  t.match(breaker(), { state: 'closed', consecutive_failures: 0 });
+  for (const _ of '12') await rig.ask(proxy, '/ai/x');
+  await until('it may be probed', () => breaker().state === 'half_open');
+  t.equal((await rig.ask(proxy, '/ai/health')).status, 200);
+  t.match(breaker(), { state: 'half_open', opened: 1 });
+});
+
+e2e('what was written and is sent again takes another token', async (t, rig) => {
+  const dies: Script = async (request, connection) => {
+    await request.whole();
+    connection.resetAndDestroy();
+  };
+  const upstream = await rig.upstream(inTurn(answer('first'), dies, answer('again')));
+  const proxy = await rig.one({ url: upstream.url, rateLimits: [{ requests: 2, perMs: 60_000, burst: 2 }] });
+  t.equal((await rig.ask(proxy, '/ai/x')).status, 200);
+  await until('its connection is idle', () => proxy.pool().idle === 1);
+  const client = await rig.sent(proxy, '/ai/x');
+  await until('the second attempt is held', () => proxy.upstream().rate_limits[0]!.held === 1);
+  t.equal(upstream.requests.length, 2);
+  client.destroy();
+});

@@ -1,10 +1,11 @@
 // The circuit breaker on a fake clock: when it opens, for how long, and whose answer counts.
 import fc from 'fast-check';
 import t from 'tap';
-import { Breaker, type BreakerRules, type BreakerState, type Outcome } from '../../../src/flow/breaker.ts';
+import type { BreakerConfig } from '../../../src/config/schema.ts';
+import { Breaker, type BreakerState, type Outcome } from '../../../src/flow/breaker.ts';
 
 const NEVER = Number.POSITIVE_INFINITY;
-const RULES: BreakerRules = {
+const RULES: BreakerConfig = {
   consecutiveFailures: 3,
   failureRatio: 2,
   windowMs: 10_000,
@@ -12,7 +13,7 @@ const RULES: BreakerRules = {
   openMs: 1000,
   maxOpenMs: 60_000,
 };
-const RATIO: BreakerRules = { ...RULES, consecutiveFailures: NEVER, failureRatio: 0.5 };
+const RATIO: BreakerConfig = { ...RULES, consecutiveFailures: NEVER, failureRatio: 0.5 };
 
 /** A breaker, its clock, and what it told of itself. */
 class Scene {
@@ -22,7 +23,7 @@ class Scene {
   /** Open times are the base · (0.5 + 0.5 · random): 1 leaves them whole. */
   random = 1;
 
-  constructor(rules: Partial<BreakerRules> = {}, now = 5000) {
+  constructor(rules: Partial<BreakerConfig> = {}, now = 5000) {
     this.now = now;
     this.breaker = new Breaker({ ...RULES, ...rules }, now, () => this.random);
     this.breaker.onChange = (state, breaker) => {
@@ -383,7 +384,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 );
 
 /** What must hold at any time, kept by bookkeeping of its own: every outcome with its time, every attempt with the state it began in. */
-function runAgainstBook(steps: readonly Step[], rules: BreakerRules, random: readonly number[]): void {
+function runAgainstBook(steps: readonly Step[], rules: BreakerConfig, random: readonly number[]): void {
   let now = 123.25;
   let draws = 0;
   const breaker = new Breaker(rules, now, () => random[draws++ % random.length]!);
