@@ -6,6 +6,7 @@ import { Agent, request } from 'node:http';
 import { buffer } from 'node:stream/consumers';
 import type { Command } from 'commander';
 import type { Io } from './cli.ts';
+import { parseAddress } from './config/address.ts';
 import type { Explanation } from './server/cache-desk.ts';
 
 interface Flags {
@@ -14,6 +15,14 @@ interface Flags {
   readonly header?: readonly string[];
   readonly data?: string;
   readonly json?: boolean;
+}
+
+/** Where the stats port is. */
+interface StatsPlace {
+  readonly url: URL;
+  /** Of its unix socket; undefined = TCP. */
+  readonly socketPath: string | undefined;
+  readonly shown: string;
 }
 
 /** What is wrong with the command line. It never holds a value: that may be a credential. */
@@ -44,7 +53,7 @@ export function addExplain(program: Command, io: Io, done: (code: number) => voi
     .command('explain')
     .description('ask a running aiproxy: would its cache answer this request, and if not, why?')
     .argument('<url>', 'a path below the proxy (/openai/v1/models), or a URL of it')
-    .option('--stats <url>', `its stats port (default: ${DEFAULT_STATS})`)
+    .option('--stats <url>', `its stats port, or unix:/path.sock (default: ${DEFAULT_STATS})`)
     .option('-X, --request <method>', 'the method (default: GET, with -d POST)')
     .option('-H, --header <line>', "a header, 'name: value'; may be given again", collect)
     .option('-d, --data <body>', 'the body; @file is read from a file, @- from standard input')
@@ -69,7 +78,7 @@ function collect(line: string, lines: readonly string[] = []): string[] {
 }
 
 async function explain(url: string, flags: Flags, io: Io): Promise<number> {
-  const stats = statsUrl(flags.stats ?? DEFAULT_STATS);
+  const stats = statsPlace(flags.stats ?? DEFAULT_STATS);
   const headers = readHeaders(flags.header ?? []);
   const body = flags.data === undefined ? null : await readBody(flags.data, io);
   const method = flags.request ?? (body === null ? 'GET' : 'POST');
@@ -83,13 +92,18 @@ async function explain(url: string, flags: Flags, io: Io): Promise<number> {
 
 // ---- the command line
 
-/** A URL, or host:port as the config writes it. */
-function statsUrl(text: string): URL {
+/** A URL, or an address as the config writes it. */
+function statsPlace(text: string): StatsPlace {
+  if (text.startsWith('unix:')) {
+    const address = parseAddress(text);
+    if (typeof address === 'string') throw new WrongUse(`--stats ${address}`);
+    return { url: new URL('http://localhost/cache/explain'), socketPath: address.path, shown: text };
+  }
   const url = URL.parse(text.includes('://') ? text : `http://${text.startsWith(':') ? '127.0.0.1' : ''}${text}`);
   if (url?.protocol !== 'http:') throw new WrongUse(`--stats must be an address such as ${DEFAULT_STATS}`);
   if (url.username || url.password) throw new WrongUse('--stats takes no user and password');
   if (!url.pathname.endsWith('/')) url.pathname += '/';
-  return new URL('cache/explain', url);
+  return { url: new URL('cache/explain', url), socketPath: undefined, shown: url.origin };
 }
 
 function readHeaders(lines: readonly string[]): Record<string, string[]> {
@@ -121,11 +135,11 @@ function readFile(file: string): Buffer {
 // ---- the question
 
 /** @throws Error that says which address, and what to do */
-async function ask(url: URL, body: string): Promise<{ status: number; text: string }> {
+async function ask({ url, socketPath, shown }: StatsPlace, body: string): Promise<{ status: number; text: string }> {
   const { promise, resolve, reject } = Promise.withResolvers<{ status: number; text: string }>();
   const agent = new Agent(); // not the global one, which may go through a proxy
   const headers = { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) };
-  const asking = request(url, { method: 'POST', agent, headers }, (response) => {
+  const asking = request(url, { socketPath, method: 'POST', agent, headers }, (response) => {
     let text = '';
     response.setEncoding('utf8');
     response.on('data', (piece: string) => {
@@ -141,32 +155,34 @@ async function ask(url: URL, body: string): Promise<{ status: number; text: stri
   try {
     return await promise;
   } catch (error) {
-    throw new Error(unreachable(url, error as NodeJS.ErrnoException), { cause: error });
+    throw new Error(unreachable(shown, error as NodeJS.ErrnoException), { cause: error });
   } finally {
     clearTimeout(late);
     agent.destroy();
   }
 }
 
-function unreachable(url: URL, error: NodeJS.ErrnoException): string {
+function unreachable(shown: string, error: NodeJS.ErrnoException): string {
   const why = REASONS[error.code ?? ''] ?? (error.message || error.code);
   return (
-    `the stats port at ${url.origin} cannot be reached: ${why}. Is aiproxy running, and is that its stats address? ` +
+    `the stats port at ${shown} cannot be reached: ${why}. Is aiproxy running, and is that its stats address? ` +
     'Its log says it at start ("stats"); give it with --stats.'
   );
 }
 
 const REASONS: Readonly<Record<string, string>> = {
   ECONNREFUSED: 'nothing listens there',
+  ENOENT: 'there is no such socket',
+  EACCES: 'permission denied',
   ENOTFOUND: 'the host name is unknown',
   ECONNRESET: 'it closed the connection',
   HPE_INVALID_CONSTANT: 'what listens there does not speak HTTP',
 };
 
-function noExplanation(url: URL, status: number, text: string): string {
+function noExplanation({ shown }: StatsPlace, status: number, text: string): string {
   const said = messageOf(text);
-  if (said !== null && status !== 404) return `the stats port at ${url.origin} refuses (${status}): ${printable(said)}`;
-  return `what listens at ${url.origin} is no stats port of an aiproxy that explains (it answers ${status}); see --stats`;
+  if (said !== null && status !== 404) return `the stats port at ${shown} refuses (${status}): ${printable(said)}`;
+  return `what listens at ${shown} is no stats port of an aiproxy that explains (it answers ${status}); see --stats`;
 }
 
 /** Of an error in our shape; null = it is none. */

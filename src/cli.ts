@@ -5,6 +5,8 @@ import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { assemble } from './assemble.ts';
 import { addExplain } from './cli-explain.ts';
 import { ConfigError, loadConfig } from './config/load.ts';
+import type { ListenConfig } from './config/schema.ts';
+import { warningsOf } from './config/warnings.ts';
 import { makeLog } from './observe/log.ts';
 
 /** What main needs of a process. */
@@ -65,8 +67,8 @@ function makeProgram(env: NodeJS.ProcessEnv, io: Io, done: (code: number) => voi
     )
     .version(version())
     .option('-c, --config <file>', 'the YAML config (see config/aiproxy.yaml)')
-    .option('--listen <host:port>', 'instead of the config file’s listen')
-    .option('--stats <host:port>', 'instead of the config file’s stats')
+    .option('--listen <address>', 'host:port or unix:/path.sock, instead of the config file’s listen')
+    .option('--stats <address>', 'the same instead of its stats')
     .option('--log-level <level>', 'trace, debug, info, warn, error, fatal or silent')
     .addHelpText('after', EXAMPLES)
     .configureOutput({
@@ -88,6 +90,7 @@ function makeProgram(env: NodeJS.ProcessEnv, io: Io, done: (code: number) => voi
       const file = command.optsWithGlobals<Partial<RunFlags>>().config;
       if (!file) command.error('error: --config <file> is missing: which config is to be checked?');
       const { config } = loadConfig(file as string, env);
+      for (const warning of warningsOf(config)) io.stderr.write(`warning: ${warning}\n`);
       io.stdout.write(`good: ${config.upstreams.length} upstreams, ${config.limiters.length} limiters\n`);
     });
   addExplain(program, io, done);
@@ -160,12 +163,13 @@ async function run(flags: RunFlags, env: NodeJS.ProcessEnv, io: Io): Promise<num
       version: version(),
       node: process.version,
       pid: process.pid,
-      listen: listen.map(({ address, port }) => `${address}:${port}`),
-      stats: `http://${stats.host}:${stats.port}/`,
+      listen: listen.map(({ text }, index) => shownListen(text, config.listen[index]!)),
+      stats: stats.port === 0 ? stats.text : `http://${stats.text}/`,
       upstreams: config.upstreams.map((upstream) => upstream.name),
     },
     'serving',
   );
+  for (const warning of warningsOf(config)) log.warn(warning);
   flush();
   const cut = await ended;
   await assembly.stop();
@@ -173,6 +177,13 @@ async function run(flags: RunFlags, env: NodeJS.ProcessEnv, io: Io): Promise<num
   else log.info({ cut }, 'stopped; nothing was cut');
   flush();
   return 0;
+}
+
+/** `127.0.0.1:8080`, `https://10.0.0.1:8443`, `unix:/run/aiproxy.sock`; behind it what else one must know to connect. */
+function shownListen(text: string, { tls, upstream, address }: ListenConfig): string {
+  const unix = address.path !== '';
+  const notes = [...(tls && unix ? ['https'] : []), ...(upstream === null ? [] : [`${upstream} only`])];
+  return (tls && !unix ? `https://${text}` : text) + (notes.length === 0 ? '' : ` (${notes.join(', ')})`);
 }
 
 function version(): string {

@@ -8,7 +8,9 @@
 import { z } from 'zod';
 import { flightKeys, store, upstreamCache } from './form-cache.ts';
 import { limiter, overload, redis } from './form-limits.ts';
+import { listen, PEM_RULE } from './form-listen.ts';
 import { resilienceKeys } from './form-resilience.ts';
+import { streamKeys } from './form-stream.ts';
 import {
   address,
   baseUrl,
@@ -27,6 +29,7 @@ import {
 } from './leaves.ts';
 import { fileRules, keepaliveDefault, poolRules, upstreamRules, whateverElse } from './rules.ts';
 import { cacheFileRules, coalesceDefault, entryDefault } from './rules-cache.ts';
+import { listenFileRules } from './rules-listen.ts';
 import { replayDefault, resilienceFileRules, targetsRules } from './rules-resilience.ts';
 import { DEADLINE_OR_NONE, GIB, KIB, LONGEST_MS, LONGEST_TIMER_MS, MIB } from './units.ts';
 
@@ -61,13 +64,15 @@ const maintenance = section({
 const listener = section({
   max_connections: whole({ min: 1, max: 1_000_000 })
     .default(10_000)
-    .describe('Client connections open at once; a further one is closed. Default 10000.'),
+    .describe(
+      'Client connections open at once on one listener; for a further one the one idle for longest makes room. Default 10000.',
+    ),
   keepalive_timeout: duration(TIMER)
     .default('75s')
     .describe('Duration that an idle client connection is kept. Default 75s.'),
   head_timeout: duration(TIMER)
     .default('10s')
-    .describe('Duration in which the head of a request must arrive whole. Default 10s.'),
+    .describe('Duration in which the head of a request must arrive whole, and a TLS handshake be over. Default 10s.'),
   max_head: size({ min: KIB, max: MIB }).default('32kb').describe('Size limit of a request head. Default 32kb.'),
   max_headers: whole({ min: 1, max: 10_000 })
     .default(200)
@@ -120,18 +125,17 @@ const timeouts = section({
     .describe('Duration of the whole exchange, waiting included, or none. Default none.'),
 });
 
-const pemRule = 'must be the path of a PEM file, or PEM text given by ${NAME} or ${file:path}';
 const tls = section({
-  ca: filledText(pemRule)
+  ca: filledText(PEM_RULE)
     .optional()
     .describe('Certificates to trust: PEM file, relative to the config file. Default: those of Node.'),
   servername: hostName()
     .optional()
     .describe('Name asked for (SNI) and checked in the certificate. Default: the host of `url`.'),
-  cert: filledText(pemRule)
+  cert: filledText(PEM_RULE)
     .optional()
     .describe('Client certificate: PEM file, relative to the config file; needs `key`. Default: none.'),
-  key: filledText(pemRule)
+  key: filledText(PEM_RULE)
     .optional()
     .describe('Private key of `cert`: PEM file, relative to the config file, unencrypted. Default: none.'),
 });
@@ -139,7 +143,12 @@ const tls = section({
 const upstream = section({
   url: baseUrl()
     .optional()
-    .describe('Where requests go: http or https, host, and a path put before theirs. Required, or `targets`.'),
+    .describe(
+      'Where requests go: http or https, host, and a path put before theirs; or unix:/path.sock. Required, or `targets`.',
+    ),
+  listen: listen()
+    .optional()
+    .describe('Listeners of its own, in the forms of `listen`; the whole path goes to this upstream. Default: none.'),
   limiter: name('a limiter').optional().describe('Name of the limiter this upstream shares. Default: none.'),
   pool: pool.prefault({}).describe('Connections to this upstream.'),
   timeouts: timeouts.prefault({}).describe('Deadlines; each has its own failure code.'),
@@ -160,7 +169,7 @@ const upstream = section({
     .optional()
     .describe('Identical requests in flight share one fetch. Default: true with a `cache`, else false.'),
   ...resilienceKeys,
-  max_head: size({ min: KIB, max: MIB }).default('32kb').describe('Size limit of the head of an answer. Default 32kb.'),
+  ...streamKeys,
   tls: tls.prefault({}).describe('TLS to this upstream; only with https.'),
 })
   .superRefine(upstreamRules, whateverElse)
@@ -169,15 +178,16 @@ const upstream = section({
   .transform(coalesceDefault);
 
 const file = section({
-  listen: z
-    .union([address(), z.array(address()).min(1, 'must have at least one address')], {
-      error: 'must be host:port such as 127.0.0.1:8080, or a list of them',
-    })
+  listen: listen()
     .default('127.0.0.1:8080')
-    .describe('Address, or list of addresses, that clients connect to. Port 0 = any free. Default 127.0.0.1:8080.'),
+    .describe(
+      'Where clients connect: host:port (port 0 = any free), unix:/path.sock, a mapping, or a list. Default 127.0.0.1:8080.',
+    ),
   stats: address()
     .default('127.0.0.1:9090')
-    .describe('Address of the stats port: dashboard, /stats, /metrics, /readyz. Default 127.0.0.1:9090.'),
+    .describe(
+      'Address of the stats port (dashboard, /stats, /metrics, /readyz), or unix:/path.sock. Default 127.0.0.1:9090.',
+    ),
   allowed_hosts: z
     .array(hostName())
     .default([])
@@ -208,6 +218,7 @@ const file = section({
     .describe('The APIs behind the proxy by name: the first segment of a request path. Required.'),
 })
   .superRefine(fileRules, whateverElse)
+  .superRefine(listenFileRules, whateverElse)
   .superRefine(cacheFileRules, whateverElse)
   .superRefine(resilienceFileRules, whateverElse);
 

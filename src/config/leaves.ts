@@ -3,6 +3,8 @@
 // The parsers of units.ts and its neighbours are the only judges; the patterns given to zod as metadata are the rough
 // shape an editor needs, and end up in the JSON Schema.
 
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: the templates of the config look like those of JS
+
 import { z } from 'zod';
 import { isHostName, parseAddress } from './address.ts';
 import { parseBaseUrl } from './base-url.ts';
@@ -21,6 +23,8 @@ const PATH_PATTERN = /^\/[^\s?#*]*\*?$/;
 const METHOD = /^[!#$%&'*+.^_`|~0-9A-Z-]+$/;
 /** Field content without blanks around it (RFC 9110 section 5.5). */
 const HEADER_VALUE = /^[!-~\x80-\xff]([\t -~\x80-\xff]*[!-~\x80-\xff])?$/;
+/** Long enough not to be guessed, and what a header can carry as it is. */
+const TOKEN = /^[!-~]{16,1024}$/;
 /** No character that a Redis pattern gives a meaning. */
 const KEY_PREFIX = /^[A-Za-z0-9_.:/{}-]{1,64}$/;
 
@@ -102,11 +106,11 @@ export function oneOf<const T extends readonly string[]>(words: T) {
 }
 
 export function address() {
-  return text(parseAddress, '^.*:[0-9]{1,5}$');
+  return text(parseAddress, '^(.*:[0-9]{1,5}|unix:/.*)$');
 }
 
 export function baseUrl() {
-  return text(parseBaseUrl, '^https?://');
+  return text(parseBaseUrl, '^(https?://|unix:/)');
 }
 
 export function redisUrl() {
@@ -136,6 +140,13 @@ export function requestHeaderName() {
     return isGoverned(raw) ? 'must be another header: this one is set by the proxy itself' : null;
   };
   return text(judge, HEADER_NAME.source);
+}
+
+/** What clients show to be let in. */
+export function token() {
+  const rule = 'must be 16 to 1024 printable ASCII characters without spaces: a token, better given by ${NAME}';
+  const judge = (raw: unknown) => (typeof raw === 'string' && TOKEN.test(raw) ? null : rule);
+  return text(judge, TOKEN.source).meta({ secret: 'value' } satisfies SecretMeta);
 }
 
 /** 500/min */

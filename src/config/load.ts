@@ -124,10 +124,17 @@ function readOtherwise(issue: z.core.$ZodIssue, raw: unknown, tree: Tree): boole
   if (issue.code !== 'invalid_type' && issue.code !== 'invalid_union') return false;
   const path = issue.path.map((key) => (typeof key === 'number' ? key : String(key)));
   const value = valueAt(raw, path);
-  const expected = issue.code === 'invalid_type' ? issue.expected : null;
+  const expected = issue.code === 'invalid_type' ? issue.expected : takesFlag(issue) ? 'boolean' : null;
   const other = value === null ? ofNothing(expected, path) : ofText(value, expected, path, tree);
   if (other !== null) setAt(raw, path, other.value);
   return other !== null;
+}
+
+/** One of the things it may be is true or false. */
+function takesFlag({ errors }: z.core.$ZodIssueInvalidUnion): boolean {
+  return errors
+    .flat()
+    .some((one) => one.path.length === 0 && one.code === 'invalid_type' && one.expected === 'boolean');
 }
 
 /** A section whose keys are all commented out is null in YAML. */

@@ -78,7 +78,8 @@ export function unfold(issue: Issue, raw: unknown): Issue[] {
   const value = valueAt(raw, pathOf(issue));
   if (issue.code !== 'invalid_union' || typeof value !== 'object' || value === null) return [issue];
   const inside = issue.errors.find((branch) => branch.some((one) => one.path.length > 0));
-  return inside?.map((one) => ({ ...one, path: [...issue.path, ...one.path] })) ?? [issue];
+  if (inside === undefined) return [issue];
+  return inside.flatMap((one) => unfold({ ...one, path: [...issue.path, ...one.path] }, raw));
 }
 
 function fromIssue(issue: Issue, raw: unknown, tree: Tree): Mistake[] {

@@ -1,12 +1,14 @@
-// Reads the certificates and keys of the upstreams, and makes sure that they are what they are named.
+// Reads the certificates and keys of upstreams and listeners, and makes sure that they are what they are named.
 
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: the templates of the config look like those of JS
 
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { resolve } from 'node:path';
 import type { ReadText } from './files.ts';
+import { writtenListens } from './listens.ts';
 import { place, show } from './mistakes.ts';
 import { type Path, pathKey, valueAt } from './path.ts';
+import { fields } from './rules.ts';
 import type { Mistake, Tree } from './tree.ts';
 
 export interface Pems {
@@ -15,19 +17,19 @@ export interface Pems {
   readonly mistakes: readonly Mistake[];
 }
 
-const KEYS = ['ca', 'cert', 'key'] as const;
+type Kind = 'ca' | 'client_ca' | 'cert' | 'key';
+
+const OF_UPSTREAM: readonly Kind[] = ['ca', 'cert', 'key'];
+const OF_LISTENER: readonly Kind[] = ['client_ca', 'cert', 'key'];
 const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
 
 /** Works on the tree as it was read, so that a bad certificate is told together with all other mistakes. */
 export function readPems(raw: unknown, tree: Tree, directory: string, readText: ReadText): Pems {
   const texts = new Map<string, string>();
   const mistakes: Mistake[] = [];
-  const upstreams = valueAt(raw, ['upstreams']);
-  if (typeof upstreams !== 'object' || upstreams === null) return { texts, mistakes };
-  for (const name of Object.keys(upstreams)) {
-    const path = ['upstreams', name, 'tls'];
-    const found: { cert?: string; key?: string; ca?: string } = {};
-    for (const kind of KEYS) {
+  for (const [path, kinds] of tlsSections(raw)) {
+    const found: { [kind in Kind]?: string } = {};
+    for (const kind of kinds) {
       const at = [...path, kind];
       const value = valueAt(raw, at);
       if (typeof value !== 'string' || value.trim() === '' || tree.missing.has(pathKey(at))) continue;
@@ -45,12 +47,22 @@ export function readPems(raw: unknown, tree: Tree, directory: string, readText: 
   return { texts, mistakes };
 }
 
+function tlsSections(raw: unknown): [Path, readonly Kind[]][] {
+  const names = Object.keys(fields(valueAt(raw, ['upstreams'])));
+  return [
+    ...names.map((name): [Path, readonly Kind[]] => [['upstreams', name, 'tls'], OF_UPSTREAM]),
+    ...writtenListens(raw).flatMap(({ tlsPath }): [Path, readonly Kind[]][] =>
+      tlsPath === null ? [] : [[tlsPath, OF_LISTENER]],
+    ),
+  ];
+}
+
 export function isPemText(value: string): boolean {
   return value.trimStart().startsWith('-----BEGIN ');
 }
 
 function readPem(
-  kind: (typeof KEYS)[number],
+  kind: Kind,
   value: string,
   fromElsewhere: boolean,
   directory: string,

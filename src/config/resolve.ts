@@ -2,8 +2,10 @@
 
 import { parseAddress } from './address.ts';
 import type { Form } from './form.ts';
+import { MAX_STREAMS, MAX_WEBSOCKETS } from './form-stream.ts';
 import { bytes, ms, number, ready } from './ready.ts';
 import { resolveLimiter, resolveOverload, resolveRedis } from './resolve-limits.ts';
+import { resolveListens } from './resolve-listen.ts';
 import { resolveResilience, resolveTargets } from './resolve-resilience.ts';
 import type { CacheConfig, CacheRuleConfig, CacheStoreConfig, Config, TlsConfig, UpstreamConfig } from './schema.ts';
 
@@ -13,7 +15,7 @@ type CacheForm = NonNullable<UpstreamForm['cache']>;
 /** `readFile` gives the PEM text that a tls key stands for: the content of that path, or the value itself. */
 export function resolve(form: Form, readFile: (value: string) => string): Config {
   return {
-    listen: [form.listen].flat().map((text) => ready(parseAddress(text))),
+    listen: resolveListens(form, readFile),
     stats: ready(parseAddress(form.stats)),
     allowedHosts: form.allowed_hosts.map((host) => host.toLowerCase()),
     log: form.log,
@@ -57,9 +59,10 @@ function resolveStore(cache: Form['cache']): CacheStoreConfig {
 function resolveUpstream(name: string, upstream: UpstreamForm, readFile: (value: string) => string): UpstreamConfig {
   const { pool, timeouts } = upstream;
   const targets = resolveTargets(upstream);
-  const { protocol, hostname, port, origin, basePath } = targets[0]!;
+  const { socketPath, protocol, hostname, port, origin, basePath } = targets[0]!;
   return {
     name,
+    socketPath,
     protocol,
     hostname,
     port,
@@ -88,8 +91,26 @@ function resolveUpstream(name: string, upstream: UpstreamForm, readFile: (value:
     coalesce: upstream.coalesce,
     targets,
     ...resolveResilience(upstream),
+    ...resolveStream(upstream),
     maxHeadBytes: bytes(upstream.max_head),
+    maxHeaders: upstream.max_headers,
     tls: resolveTls(upstream.tls, readFile),
+  };
+}
+
+type Streams = Pick<UpstreamConfig, 'stream' | 'websocket' | 'http2'>;
+
+/** `true` is all defaults of the mapping in its place. */
+function resolveStream({ stream, websocket, http2 }: UpstreamForm): Streams {
+  return {
+    stream: {
+      heartbeatMs: ms(stream.heartbeat),
+      minRate: bytes(stream.min_rate),
+      minRateWindowMs: ms(stream.min_rate_window),
+      errorEvent: stream.error_event,
+    },
+    websocket: websocket === false ? null : { max: websocket === true ? MAX_WEBSOCKETS : websocket.max },
+    http2: http2 === false ? null : { maxStreams: http2 === true ? MAX_STREAMS : http2.max_streams },
   };
 }
 

@@ -73,7 +73,7 @@ export function feedbackRules(section: unknown, report: Report): void {
 
 /** Where an upstream's requests go: one place or several. */
 export function targetsRules(upstream: unknown, report: Report): void {
-  const { url, targets, tls } = fields(upstream);
+  const { url, targets, tls, http2 } = fields(upstream);
   if (url === undefined && targets === undefined) {
     const message = 'is required (or `targets`, a list) and must be a URL such as https://api.openai.com';
     report.addIssue({ code: 'custom', path: ['url'], message, input: url });
@@ -83,7 +83,11 @@ export function targetsRules(upstream: unknown, report: Report): void {
   }
   const written = Object.entries(fields(tls)).filter(([, value]) => value !== undefined);
   for (const [path, value] of urlsOf(url, targets)) {
-    if (typeof value !== 'string' || !value.startsWith('http:')) continue;
+    if (typeof value !== 'string' || !/^(http|unix):/.test(value)) continue;
+    if (http2 === true || (typeof http2 === 'object' && http2 !== null)) {
+      const message = path.length === 1 ? 'needs an upstream with an https url' : 'needs targets that are all https';
+      refuse(report, ['http2'], http2, message, path, value);
+    }
     for (const [key, input] of written) {
       if (path.length === 1) {
         report.addIssue({ code: 'custom', path: ['tls', key], message: 'needs an upstream with an https url', input });

@@ -3,9 +3,7 @@
 // They run whether or not the keys themselves are right, so that all mistakes are found at once. What they read may
 // therefore be anything, and a rule says nothing about a value of the wrong kind: its own key has done so.
 
-import { collide, parseAddress } from './address.ts';
 import { type Key, pathText } from './path.ts';
-import type { Address } from './schema.ts';
 import { suggest } from './suggest.ts';
 import { parseSize } from './units.ts';
 
@@ -62,8 +60,7 @@ export function upstreamRules(upstream: unknown, report: Report): void {
 }
 
 export function fileRules(file: unknown, report: Report): void {
-  const { listen, stats, limiters, upstreams } = fields(file);
-  addressRules(listen, stats, report);
+  const { limiters, upstreams } = fields(file);
   // Limiters of the wrong kind are one mistake, not one more in every upstream.
   if (typeof limiters === 'object') limiterNameRules(fields(limiters), fields(upstreams), report);
   sizeRule('body_buffer', 'body_memory', file, report);
@@ -75,28 +72,6 @@ export function sizeRule(key: string, other: string, section: unknown, report: R
   const { [key]: input, [other]: limit } = fields(section);
   const [size, most] = [parseSize(input, bounds), parseSize(limit, bounds)];
   if (isNumber(size) && isNumber(most) && size > most) report.addIssue(atMost([key], input, [other], limit));
-}
-
-function addressRules(listen: unknown, stats: unknown, report: Report): void {
-  const taken: { path: Key[]; address: Address }[] = [];
-  const all = Array.isArray(listen) ? listen.map((one, index): [Key[], unknown] => [['listen', index], one]) : [];
-  if (!Array.isArray(listen)) all.push([['listen'], listen]);
-  all.push([['stats'], stats]);
-  for (const [path, input] of all) {
-    const address = parseAddress(input);
-    if (typeof address === 'string') continue;
-    const other = taken.find((one) => collide(one.address, address));
-    taken.push({ path, address });
-    if (other === undefined) continue;
-    const params = { depth: path.length, other: { path: other.path, value: other.address.text } };
-    report.addIssue({
-      code: 'custom',
-      path,
-      message: `must not share the port of ${pathText(other.path)}`,
-      input,
-      params,
-    });
-  }
 }
 
 function limiterNameRules(limiters: Record<string, unknown>, upstreams: Record<string, unknown>, report: Report): void {

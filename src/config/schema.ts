@@ -1,10 +1,32 @@
 // The configuration: its types, defaults and rules.
 
-/** A TCP address to listen on. `text` is how the config wrote it. */
+/** Where to listen: a TCP address or a unix socket. `text` is how the config wrote it. */
 export interface Address {
+  /** '' for a unix socket, whose port is 0. */
   readonly host: string;
   readonly port: number;
+  /** Absolute path of the unix socket; '' = TCP. */
+  readonly path: string;
   readonly text: string;
+}
+
+/** One listener. */
+export interface ListenConfig {
+  readonly address: Address;
+  /** null = not encrypted. */
+  readonly tls: ListenTlsConfig | null;
+  /** Secrets. A request must carry one of them in x-aiproxy-token; empty = none is asked for. */
+  readonly authorize: readonly string[];
+  /** Name of the upstream that every path on this listener goes to, whole; null = its first segment names it. */
+  readonly upstream: string | null;
+}
+
+/** PEM texts, already read. */
+export interface ListenTlsConfig {
+  readonly cert: string;
+  readonly key: string;
+  /** A client must show a certificate of one of these; null = it is not asked for one. */
+  readonly clientCa: string | null;
 }
 
 export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent';
@@ -12,7 +34,8 @@ export type AccessLog = 'all' | 'errors' | 'off';
 
 /** Ready numbers: durations in ms, sizes in bytes; `none` and `unlimited` are Infinity. Nothing is parsed after start. */
 export interface Config {
-  readonly listen: readonly Address[];
+  /** Those of upstreams included, which come last. */
+  readonly listen: readonly ListenConfig[];
   readonly stats: Address;
   /** Names allowed in the Host header of the stats port besides IP literals and localhost, lower case. */
   readonly allowedHosts: readonly string[];
@@ -164,6 +187,8 @@ export interface LaneConfig {
 
 /** One of the servers of an upstream. */
 export interface TargetConfig {
+  /** Absolute path of its unix socket, `hostname` is localhost then; '' = TCP. */
+  readonly socketPath: string;
   readonly protocol: 'http:' | 'https:';
   readonly hostname: string;
   readonly port: number;
@@ -239,8 +264,20 @@ export interface FeedbackConfig {
   readonly pace: boolean;
 }
 
+/** What is done about answers that take long to come whole. */
+export interface StreamConfig {
+  /** An event stream (text/event-stream) that is silent for so long gets a comment line, between two events; Infinity = none. */
+  readonly heartbeatMs: number;
+  /** Bytes per second that the body of an answer must bring over `minRateWindowMs`; 0 = no minimum. */
+  readonly minRate: number;
+  readonly minRateWindowMs: number;
+  /** An event stream that was cut says so in an event of its own before the connection ends. */
+  readonly errorEvent: boolean;
+}
+
 export interface UpstreamConfig {
   readonly name: string;
+  readonly socketPath: string;
   readonly protocol: 'http:' | 'https:';
   readonly hostname: string;
   readonly port: number;
@@ -268,8 +305,14 @@ export interface UpstreamConfig {
   readonly feedback: FeedbackConfig | null;
   /** Lane of the limiter for requests that name none; null = its first. */
   readonly lane: string | null;
-  /** Limit on an answer's head. */
+  readonly stream: StreamConfig;
+  /** null = a client that asks for a WebSocket is refused. */
+  readonly websocket: { readonly max: number } | null;
+  /** null = HTTP/1.1 only; else offered in TLS (ALPN). `maxStreams`: exchanges at once on one connection, or fewer if the peer says so. */
+  readonly http2: { readonly maxStreams: number } | null;
+  /** Limits on an answer's head. */
   readonly maxHeadBytes: number;
+  readonly maxHeaders: number;
   /** PEM texts, already read; null = Node's own. Only with https. */
   readonly tls: TlsConfig;
 }

@@ -2,7 +2,7 @@
 
 import { z } from 'zod';
 import { form } from './form.ts';
-import type { Path } from './path.ts';
+import type { Key, Path } from './path.ts';
 import type { SecretKind } from './secrets.ts';
 
 /** zod's own description of a schema, as far as it is needed to walk through sections. */
@@ -64,12 +64,25 @@ export function shorthandAt(path: Path): string | undefined {
 
 function schemaAt(path: Path): unknown {
   let schema: unknown = form;
-  for (const key of path) {
-    const { shape, valueType, element } = unwrap(schema);
-    if (shape) schema = Object.hasOwn(shape, key) ? shape[key] : undefined;
-    else schema = valueType ?? element;
-  }
+  for (const key of path) schema = below(schema, key);
   return schema;
+}
+
+function below(schema: unknown, key: Key): unknown {
+  const kinds = kindsOf(schema);
+  const element = kinds.find((kind) => kind.element)?.element;
+  if (typeof key === 'number' && element !== undefined) return element;
+  const shape = kinds.find((kind) => kind.shape)?.shape;
+  if (shape) return Object.hasOwn(shape, key) ? shape[key] : undefined;
+  return kinds.find((kind) => kind.valueType)?.valueType ?? element;
+}
+
+/** All that a value may be instead: of an address, a mapping or a list of both, these three. */
+function kindsOf(schema: unknown): Definition[] {
+  const inner = innerOf(schema);
+  if (inner !== undefined) return kindsOf(inner);
+  const definition = definitionOf(schema);
+  return definition.options?.flatMap(kindsOf) ?? [definition];
 }
 
 function metaAt(path: Path, name: string): unknown {

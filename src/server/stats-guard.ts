@@ -20,6 +20,14 @@ export function isHostAllowed(header: string | undefined, allowed: ReadonlySet<s
   return name !== undefined && (name === 'localhost' || isIPv4(name) || allowed.has(name) || allowed.has(text));
 }
 
+/**
+ * On a unix socket the name says nothing: no name resolves to a file and no browser opens one, so there is nothing to
+ * rebind, and programs fill Host with what they like (`curl --unix-socket /run/stats.sock http://aiproxy/stats`).
+ */
+export function isWellFormedHost(header: string | undefined): boolean {
+  return header !== undefined && HOST.test(header);
+}
+
 /** @param address of the peer, as the socket tells it; an IPv4 peer of a dual-stack socket reads `::ffff:127.0.0.1` */
 export function isLoopback(address: string | undefined): boolean {
   if (address === undefined || isIP(address) === 0) return false;

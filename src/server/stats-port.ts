@@ -1,4 +1,5 @@
 // The stats port: a small HTTP server that shows the numbers and takes the few commands, from the right hosts and peers only.
+import { chmod } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -8,9 +9,10 @@ import type { StatsSnapshot } from '../observe/snapshot.ts';
 import type { Explained, Explanation, PurgeOrder } from './cache-desk.ts';
 import { DASHBOARD_HTML, DASHBOARD_ICON, DASHBOARD_JS } from './dashboard.ts';
 import { DASHBOARD_CSS } from './dashboard-style.ts';
+import { freeSocketPath, SOCKET_MODE } from './socket-path.ts';
 import { type Answer, EVERY_ANSWER, JSON_TYPE, malformed, ok, refusal, TEXT_TYPE } from './stats-answers.ts';
 import { explain, purge } from './stats-cache.ts';
-import { isCrossSite, isHostAllowed, isLoopback } from './stats-guard.ts';
+import { isCrossSite, isHostAllowed, isLoopback, isWellFormedHost } from './stats-guard.ts';
 
 export interface StatsSource {
   stats(): StatsSnapshot;
@@ -50,12 +52,23 @@ const MAX_READ_BYTES = 1024 * 1024;
 /** What is running at stop, and a connection told to go, gets this long. */
 const GOODBYE_MS = 250;
 
+/** Where it listens. */
+export interface StatsAddress {
+  /** What a person would connect to: `127.0.0.1:9090`, `[::1]:9090`, `unix:/run/stats.sock`. */
+  readonly text: string;
+  /** '' and 0 for a unix socket. */
+  readonly host: string;
+  readonly port: number;
+}
+
 export class StatsPort {
   readonly #source: StatsSource;
   readonly #allowedHosts: ReadonlySet<string>;
   readonly #onError: (error: unknown) => void;
   readonly #routes: ReadonlyMap<string, Route>;
   readonly #server: Server;
+  /** It listens on a unix socket. */
+  #unix = false;
   /** The newest answer of each connection; the next one waits for it. */
   readonly #latest = new WeakMap<Duplex, ServerResponse>();
 
@@ -72,19 +85,32 @@ export class StatsPort {
   }
 
   /** @throws Error with one clear line when the address cannot be had */
-  start(address: Address): Promise<{ host: string; port: number }> {
-    const { promise, resolve, reject } = Promise.withResolvers<{ host: string; port: number }>();
-    const refuse = (error: NodeJS.ErrnoException) => reject(new Error(listenFailure(address, error), { cause: error }));
-    this.#server.once('error', refuse);
-    this.#server.listen({ host: address.host, port: address.port }, () => {
-      this.#server.off('error', refuse);
+  async start(address: Address): Promise<StatsAddress> {
+    this.#unix = address.path !== '';
+    try {
+      if (this.#unix) await freeSocketPath(address.path);
+      await this.#listen(address);
+      if (this.#unix) await chmod(address.path, SOCKET_MODE);
+    } catch (error) {
+      throw new Error(listenFailure(address, error as NodeJS.ErrnoException), { cause: error });
+    }
+    if (this.#unix) return { text: address.text, host: '', port: 0 };
+    const { address: host, port } = this.#server.address() as AddressInfo;
+    return { text: hostAndPort(host, port), host, port };
+  }
+
+  #listen({ host, port, path }: Address): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#server.once('error', reject);
+    this.#server.listen(this.#unix ? { path } : { host, port }, () => {
+      this.#server.off('error', reject);
       this.#server.on('error', this.#onError);
-      const bound = this.#server.address() as AddressInfo;
-      resolve({ host: bound.address, port: bound.port });
+      resolve();
     });
     return promise;
   }
 
+  /** node:net removes the file of a unix socket itself. */
   stop(): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     const cut = setTimeout(() => this.#server.closeAllConnections(), GOODBYE_MS);
@@ -194,7 +220,7 @@ export class StatsPort {
 
   #refuse(request: IncomingMessage): Answer | null {
     const host = oneHost(request);
-    if (!isHostAllowed(host, this.#allowedHosts)) {
+    if (!(this.#unix ? isWellFormedHost(host) : isHostAllowed(host, this.#allowedHosts))) {
       return refusal(
         403,
         'host_not_allowed',
@@ -208,7 +234,7 @@ export class StatsPort {
       const allow = route.method === 'GET' ? 'GET, HEAD' : route.method;
       return refusal(405, 'method_not_allowed', `this path takes ${allow}`, { Allow: allow });
     }
-    return route.method === 'GET' ? null : refuseChange(request, host!);
+    return route.method === 'GET' ? null : refuseChange(request, host!, this.#unix);
   }
 
   #paths(): string {
@@ -235,8 +261,9 @@ export class StatsPort {
   }
 }
 
-function refuseChange(request: IncomingMessage, host: string): Answer | null {
-  if (!isLoopback(request.socket.remoteAddress)) {
+/** @param unix the peer came by a unix socket: it is on this machine, and the permissions of the file let it in */
+function refuseChange(request: IncomingMessage, host: string, unix: boolean): Answer | null {
+  if (!unix && !isLoopback(request.socket.remoteAddress)) {
     return refusal(403, 'loopback_only', 'what changes state is taken from a loopback address only');
   }
   const { origin, 'sec-fetch-site': site } = request.headers;
@@ -302,8 +329,12 @@ function destroySoon(socket: Duplex): void {
 }
 
 function listenFailure(address: Address, error: NodeJS.ErrnoException): string {
-  const host = address.host.includes(':') ? `[${address.host}]` : address.host;
-  return `cannot listen on ${host}:${address.port} (stats): ${LISTEN_FAILURES[error.code ?? ''] ?? error.message}`;
+  const where = address.path === '' ? hostAndPort(address.host, address.port) : address.text;
+  return `cannot listen on ${where} (stats): ${LISTEN_FAILURES[error.code ?? ''] ?? error.message}`;
+}
+
+function hostAndPort(host: string, port: number): string {
+  return `${host.includes(':') ? `[${host}]` : host}:${port}`;
 }
 
 const LISTEN_FAILURES: Readonly<Record<string, string>> = {

@@ -40,7 +40,7 @@ t.test('every YAML file in deploy parses and has documents', async (t) => {
 t.test('the ConfigMap holds a config that aiproxy takes: API on loopback, stats on the pod’s address', async (t) => {
   const config = podConfig();
   t.same(
-    config.listen.map(({ host, port }) => `${host}:${port}`),
+    config.listen.map(({ address: { host, port } }) => `${host}:${port}`),
     ['127.0.0.1:8080'],
   );
   t.match(config.stats, { host: '0.0.0.0', port: 9090 });
@@ -87,7 +87,7 @@ t.test('the backend’s base URLs lead to upstreams of the config, and its keys 
     .map((it: Document) => it.value);
   t.ok(urls.includes('http://127.0.0.1:8080/openai/v1'));
   for (const url of urls) {
-    t.equal(new URL(url).host, listen?.text);
+    t.equal(new URL(url).host, listen?.address.text);
     t.ok(names.includes(new URL(url).pathname.split('/')[1]!), url);
   }
   t.equal(backend.envFrom[0].secretRef.name, ofKind('Secret').metadata.name);

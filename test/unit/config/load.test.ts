@@ -48,7 +48,7 @@ t.test('a file that holds no mapping is told what it holds', async (t) => {
 
 t.test('a key written twice is a mistake, and what the first one holds is judged too', async (t) => {
   t.same(parsing('upstreams:\n  a: { url: x? }\n  a: { url: "http://a" }\n'), [
-    'f.yaml:2:13 upstreams.a.url: must be a URL such as https://api.openai.com or http://127.0.0.1:9000/v1, got "x?"',
+    'f.yaml:2:13 upstreams.a.url: must be a URL such as https://api.openai.com, http://127.0.0.1:9000/v1 or unix:/run/api.sock, got "x?"',
     'f.yaml:3:3 upstreams.a: is written twice, first in line 2',
   ]);
 });

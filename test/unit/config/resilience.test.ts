@@ -74,7 +74,7 @@ upstreams:
     { name: 'alpha', share: 1 },
   ]);
   const [a, b, c] = config.upstreams;
-  const first = { protocol: 'https:', hostname: 'x', port: 1, origin: 'https://x:1', basePath: '/v1' };
+  const first = { socketPath: '', protocol: 'https:', hostname: 'x', port: 1, origin: 'https://x:1', basePath: '/v1' };
   t.match(a, first, 'the upstream has the place of its first target');
   t.same(a?.targets, [
     {
@@ -87,6 +87,7 @@ upstreams:
       ],
     },
     {
+      socketPath: '',
       protocol: 'http:',
       hostname: '::1',
       port: 9,

@@ -24,8 +24,15 @@ t.test('the smallest config is complete by its defaults', async (t) => {
   const { config } = parseConfig(MINIMAL, 'pools.yaml', {});
   const none = Number.POSITIVE_INFINITY;
   t.same(config, {
-    listen: [{ host: '127.0.0.1', port: 8080, text: '127.0.0.1:8080' }],
-    stats: { host: '127.0.0.1', port: 9090, text: '127.0.0.1:9090' },
+    listen: [
+      {
+        address: { host: '127.0.0.1', port: 8080, path: '', text: '127.0.0.1:8080' },
+        tls: null,
+        authorize: [],
+        upstream: null,
+      },
+    ],
+    stats: { host: '127.0.0.1', port: 9090, path: '', text: '127.0.0.1:9090' },
     allowedHosts: [],
     log: { level: 'info', access: 'all' },
     drain: { acceptForMs: 0, timeoutMs: 30_000 },
@@ -55,6 +62,7 @@ t.test('the smallest config is complete by its defaults', async (t) => {
     upstreams: [
       {
         name: 'a',
+        socketPath: '',
         protocol: 'http:',
         hostname: 'a',
         port: 80,
@@ -83,6 +91,7 @@ t.test('the smallest config is complete by its defaults', async (t) => {
         coalesce: false,
         targets: [
           {
+            socketPath: '',
             protocol: 'http:',
             hostname: 'a',
             port: 80,
@@ -99,7 +108,11 @@ t.test('the smallest config is complete by its defaults', async (t) => {
         rateLimits: [],
         feedback: null,
         lane: null,
+        stream: { heartbeatMs: none, minRate: 0, minRateWindowMs: 30_000, errorEvent: false },
+        websocket: null,
+        http2: null,
         maxHeadBytes: 32_768,
+        maxHeaders: 200,
         tls: { ca: null, servername: null, cert: null, key: null },
       },
     ],
@@ -128,7 +141,7 @@ upstreams:
     {},
   );
   t.same(
-    config.listen.map((one) => [one.host, one.port]),
+    config.listen.map((one) => [one.address.host, one.address.port]),
     [
       ['0.0.0.0', 1],
       ['::1', 2],
@@ -187,7 +200,7 @@ t.test('every key refuses the wrong kind of value and tells its rule', async (t)
   const lines: [string, string][] = [
     ['stats: 9090', 'stats: must be host:port such as 127.0.0.1:8080'],
     ['stats: [":1"]', 'stats: must be host:port'],
-    ['listen: 8080', 'listen: must be host:port such as 127.0.0.1:8080, or a list of them, got 8080'],
+    ['listen: 8080', 'listen: must be host:port such as 127.0.0.1:8080, unix:/path.sock, a mapping such as'],
     ['listen: []', 'listen: must have at least one address, got an empty list'],
     ['listen: [":1", x]', 'listen[1]: must be host:port'],
     ['listen: [":1", 5]', 'listen[1]: must be host:port'],
@@ -400,8 +413,9 @@ t.test('flags take the place of what the file says, and their mistakes have thei
       logLevel: 'warn',
     },
   );
-  t.same([config.listen[0]?.port, config.stats.port, config.log], [1, 2, { level: 'warn', access: 'off' }]);
-  const rule = 'must be host:port such as 127.0.0.1:8080, [::1]:8080, localhost:8080 or :8080 (all interfaces)';
+  t.same([config.listen[0]?.address.port, config.stats.port, config.log], [1, 2, { level: 'warn', access: 'off' }]);
+  const rule =
+    'must be host:port such as 127.0.0.1:8080, [::1]:8080, localhost:8080 or :8080 (all interfaces), or unix:/path.sock';
   t.match(
     problems(`${MINIMAL}stats: \${UNSET}\n`, {}, { stats: 'x' }),
     [/^--stats: must be/],

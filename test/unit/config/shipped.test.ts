@@ -8,6 +8,7 @@ import { parse } from 'yaml';
 import { jsonSchema } from '../../../src/config/json-schema.ts';
 import { loadConfig, parseConfig } from '../../../src/config/load.ts';
 import type { UpstreamConfig } from '../../../src/config/schema.ts';
+import { makeCertificate } from '../../../src/demo/certificate.ts';
 
 const directory = fileURLToPath(new URL('../../../config/', import.meta.url));
 const read = (name: string) => readFileSync(directory + name, 'utf8');
@@ -128,6 +129,26 @@ t.test('what stands in aiproxy.yaml as a comment works too', async (t) => {
   t.same(adaptive.limiters[0]?.adaptive, { min: 4, max: 100, mode: 'aimd' });
 });
 
+t.test('the listeners, WebSockets and HTTP/2 of its comments work too', async (t) => {
+  const { cert, key } = makeCertificate({ names: ['x'] });
+  const env = { CERT: cert, KEY: key, AIPROXY_TOKEN: 'a'.repeat(16), AIPROXY_OLD_TOKEN: 'b'.repeat(16) };
+  const text = read('aiproxy.yaml')
+    .replace(/^listen: .*\n/m, '')
+    .replace(/^ {4}(websocket|http2): false\n/gm, '')
+    .replace(/server\.pem|clients-ca\.pem/g, '${CERT}')
+    .replace('${file:/run/secrets/server-key.pem}', '${KEY}');
+  const all = ['listen', 'listen', 'websocket', 'http2'].reduce(uncommented, text);
+  const { config } = parseConfig(all, 'f.yaml', env);
+  const tls = { cert, key, clientCa: cert };
+  t.match(config.listen, [
+    { address: { port: 8080 }, tls: null, authorize: [], upstream: null },
+    { address: { path: '/run/aiproxy/api.sock' } },
+    { address: { port: 8443 }, tls, authorize: ['a'.repeat(16), 'b'.repeat(16)] },
+    { address: { port: 8081 }, upstream: 'openai' },
+  ]);
+  t.match(config.upstreams[0], { websocket: { max: 200 }, http2: { maxStreams: 100 } });
+});
+
 t.test('what aiproxy.yaml says are the defaults of a section are', async (t) => {
   const { config } = loadConfig(`${directory}aiproxy.yaml`, {});
   const { config: defaults } = parseConfig(
@@ -135,7 +156,10 @@ t.test('what aiproxy.yaml says are the defaults of a section are', async (t) => 
     'f.yaml',
     {},
   );
-  const pick = ({ breaker, retries, feedback }: UpstreamConfig) => ({ breaker, retries, feedback });
+  const pick = ({ breaker, retries, feedback, stream, websocket, http2, maxHeaders }: UpstreamConfig) => ({
+    ...{ breaker, retries, feedback },
+    ...{ stream, websocket, http2, maxHeaders },
+  });
   t.same(pick(config.upstreams[0]!), pick(defaults.upstreams[0]!));
   const { config: written } = parseConfig(uncommented(read('aiproxy.yaml'), 'overload'), 'f.yaml', {});
   t.same(written.overload, defaults.overload);
@@ -181,6 +205,16 @@ t.test('the JSON Schema lets an editor see the plain mistakes, and takes templat
         { requests: '${R}', shared: 'redis' },
       ],
     }),
+    { ...upstream({}), listen: 'unix:/a', stats: 'unix:/b' },
+    {
+      ...upstream({}),
+      listen: [{ address: ':1', tls: { cert: 'c', key: '${K}' }, authorize: 'a'.repeat(16) }, { address: '${A}' }],
+    },
+    upstream({ listen: { address: 'unix:/a', authorize: ['${T}', 'a'.repeat(16)] } }),
+    upstream({ websocket: true, http2: false }),
+    upstream({ websocket: { max: '${N}' }, http2: { max_streams: 5 } }),
+    upstream({ websocket: '${W}', http2: {}, max_headers: 1 }),
+    upstream({ url: 'unix:/a:/b', stream: { heartbeat: '15s', min_rate: 0, error_event: '${E}' } }),
   ];
   for (const value of good) t.ok(validate(value), JSON.stringify([value, validate.errors]));
   const bad = [
@@ -224,6 +258,19 @@ t.test('the JSON Schema lets an editor see the plain mistakes, and takes templat
     upstream({ rate_limits: [{ requests: 500 }] }),
     upstream({ rate_limits: [{ requests: '500/m' }] }),
     upstream({ rate_limits: [{ requests: '500/min', key: 'header:' }] }),
+    { ...upstream({}), listen: {} },
+    { ...upstream({}), listen: 'unix:a' },
+    { ...upstream({}), listen: { address: ':1', tls: { cert: 'c' } } },
+    { ...upstream({}), listen: [{ address: ':1', authorize: 'short' }] },
+    { ...upstream({}), listen: [{ address: ':1', authorize: [] }] },
+    { ...upstream({}), stats: [':1'] },
+    upstream({ listen: { address: ':1', upstream: 'a' } }),
+    upstream({ websocket: 5 }),
+    upstream({ websocket: { max: 0 } }),
+    upstream({ http2: 'yes' }),
+    upstream({ max_headers: 0 }),
+    upstream({ stream: { heartbeat: 15 } }),
+    upstream({ url: 'unix:a' }),
   ];
   for (const value of bad) t.notOk(validate(value), JSON.stringify(value));
 });

@@ -36,7 +36,7 @@ t.test('an upstream has one url, or targets', async (t) => {
 });
 
 t.test('every key of a target refuses the wrong kind of value and tells its rule', async (t) => {
-  const url = 'must be a URL such as https://api.openai.com or http://127.0.0.1:9000/v1';
+  const url = 'must be a URL such as https://api.openai.com, http://127.0.0.1:9000/v1 or unix:/run/api.sock';
   const mapping = 'must be a mapping such as { url: "https://host" }';
   const least = 'must be a whole number of at least 1: to give a target nothing, leave it out, or raise its priority';
   refused(t, withTargets, 'upstreams.a.targets', [

@@ -100,7 +100,7 @@ t.test('an address to listen on is host:port, and an empty host is all IPv4 inte
     'my-host.internal:65535': ['my-host.internal', 65_535],
   };
   for (const [text, [host, port]] of Object.entries(expected)) {
-    t.same(parseAddress(text), { host, port, text });
+    t.same(parseAddress(text), { host, port, path: '', text });
   }
   const refused = [
     '',
@@ -147,6 +147,7 @@ t.test('addresses collide on the same port of the same host or of a wildcard', a
 
 t.test('a base url gives its origin and a path without a slash at the end', async (t) => {
   t.same(parseBaseUrl('https://api.openai.com'), {
+    socketPath: '',
     protocol: 'https:',
     hostname: 'api.openai.com',
     port: 443,
