@@ -19,7 +19,7 @@ export interface SlotGate {
  * than they run, because none is admitted there while one waits.
  */
 export class Slots {
-  readonly max: number;
+  #max: number;
   readonly extra: number;
   readonly regular: SlotGate;
   readonly bypass: SlotGate;
@@ -27,7 +27,7 @@ export class Slots {
   #bypassTaken = 0;
 
   constructor(max: number, extra: number) {
-    this.max = max;
+    this.#max = max;
     this.extra = extra;
     this.regular = new Gate(
       () => this.#regularTaken + Math.max(0, this.#bypassTaken - this.extra) < this.max,
@@ -46,6 +46,17 @@ export class Slots {
       () => this.#pump(),
       () => {},
     );
+  }
+
+  get max(): number {
+    return this.#max;
+  }
+
+  /** Those who hold one keep it; who waits moves on when there are more. */
+  set max(max: number) {
+    const grew = max > this.#max;
+    this.#max = max;
+    if (grew) this.#pump();
   }
 
   get taken(): number {

@@ -9,19 +9,8 @@ import type { Client, Dispatcher } from 'undici';
 import UndiciClient from 'undici/lib/dispatcher/client.js';
 import type { UpstreamConfig } from '../config/schema.ts';
 import type { SlotGate } from '../flow/slots.ts';
-
-/** Why a connection was closed, as /stats counts it. */
-export type CloseReason =
-  | 'idle_timeout'
-  | 'lifetime'
-  | 'max_requests'
-  | 'surplus'
-  | 'upstream'
-  | 'upstream_asked'
-  | 'unexpected_bytes'
-  | 'error'
-  | 'aborted'
-  | 'shutdown';
+import { answerVersion } from './answer-version.ts';
+import type { Carrier, CloseReason } from './carrier.ts';
 
 export interface ConnectionOwner {
   /** The answer is complete; the socket may be used again a turn later, when `connectionFree` says so. */
@@ -34,7 +23,7 @@ export interface ConnectionOwner {
 /** A server's `Keep-Alive: timeout=N` is honoured less this margin, so that we close before it does. */
 const KEEPALIVE_MARGIN_MS = 1000;
 
-export class Connection {
+export class Connection implements Carrier {
   readonly openedAt: number;
   /** Not used again after this time. */
   readonly retireAt: number;
@@ -51,9 +40,12 @@ export class Connection {
   ending = false;
   /** Since when it is idle, ms. */
   idleSince = 0;
-  /** The slot of the exchange that runs on it; comes back when the connection is free or closed. */
   slot: SlotGate | null = null;
-  /** The socket's own error: undici ends an answer without a declared length cleanly on a reset. */
+  /** A request was sent and its answer has not ended: bytes may come. */
+  #expects = false;
+  #watched = false;
+  readonly marksEnds = false;
+  /** undici ends an answer without a declared length cleanly on a reset. */
   socketError: NodeJS.ErrnoException | null = null;
 
   constructor(owner: ConnectionOwner, config: UpstreamConfig, socket: Socket, openedAt: number, retireAt: number) {
@@ -71,15 +63,19 @@ export class Connection {
     socket.once('close', this.#onEarlyClose);
   }
 
-  /** An already used or warmed connection: one whose peer may have closed it meanwhile. */
   get isReused(): boolean {
     return this.requests > 0 || this.warmed;
+  }
+
+  get answerVersion(): number {
+    return answerVersion(this.#socket);
   }
 
   /** Runs one request. Only on a free connection. */
   send(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): void {
     const client = this.#client ?? this.#handOver();
     this.requests++;
+    this.#expects = true;
     client.dispatch(options, handler);
   }
 
@@ -92,6 +88,7 @@ export class Connection {
   /** Its exchange has the last byte. Said before that gives its permit back, so that who gets it waits for this connection. */
   answered(): void {
     if (this.closed) return;
+    this.#expects = false;
     this.ending = true;
     this.#owner.connectionEnding(this);
   }
@@ -140,6 +137,11 @@ export class Connection {
   }
 
   readonly #onDrain = (): void => {
+    this.#expects = false;
+    if (!this.#watched) {
+      this.#watched = true;
+      this.#socket.prependListener('readable', this.#onReadable);
+    }
     if (!this.closed) this.#owner.connectionFree(this);
   };
 
@@ -149,6 +151,11 @@ export class Connection {
 
   readonly #onConnectionError = (): void => {
     this.#gone('upstream');
+  };
+
+  /** Comes before undici's own listener, which would swallow blank lines and wait on. TLS session tickets are not seen here. */
+  readonly #onReadable = (): void => {
+    if (!this.#expects && this.#socket.readableLength > 0) this.close('unexpected_bytes');
   };
 
   readonly #onEarlyData = (): void => this.close('unexpected_bytes');

@@ -41,7 +41,8 @@ export class Dialer {
 
   /** The raw socket, already connecting. */
   connect(): Socket | TLSSocket {
-    const { hostname, port, tls } = this.config;
+    const { hostname, port, socketPath, tls, http2 } = this.config;
+    if (socketPath !== '') return connectTcp({ path: socketPath });
     const host = hostname.startsWith('[') ? hostname.slice(1, -1) : hostname;
     if (!this.#context)
       return connectTcp({ host, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 });
@@ -51,7 +52,7 @@ export class Dialer {
       port,
       // SNI carries names only (RFC 6066 section 3); an address is checked against the certificate all the same.
       ...(isIP(servername) ? {} : { servername }),
-      ALPNProtocols: ['http/1.1'],
+      ALPNProtocols: http2 ? ['h2', 'http/1.1'] : ['http/1.1'],
       secureContext: this.#context,
       ...(this.#session ? { session: this.#session } : {}),
     });

@@ -1,5 +1,6 @@
 // One of the servers behind an upstream: its pool, its breaker, and what is put on every request to it.
 
+import { shownUrl } from '../config/base-url.ts';
 import type { TargetConfig, UpstreamConfig } from '../config/schema.ts';
 import { sameName } from '../fields.ts';
 import { Breaker } from '../flow/breaker.ts';
@@ -12,6 +13,8 @@ export class UpstreamTarget {
   /** The upstream's, with this server's address. */
   readonly config: UpstreamConfig;
   readonly pool: Pool;
+  /** For connections that no pool has; null = WebSockets are off. */
+  readonly webSocketDialer: Dialer | null;
   /** null = every attempt goes through. */
   readonly breaker: Breaker | null;
   readonly priority: number;
@@ -42,6 +45,8 @@ export class UpstreamTarget {
   ) {
     this.config = { ...config, ...url };
     this.pool = new Pool(this.config, new Dialer(this.config, wheel, now), poolStats, wheel, now, maxConnections);
+    // A WebSocket begins in HTTP/1.1.
+    this.webSocketDialer = config.websocket ? new Dialer({ ...this.config, http2: null }, wheel, now) : null;
     this.breaker = config.breaker ? new Breaker(config.breaker, now()) : null;
     this.priority = priority;
     this.weight = weight;
@@ -50,7 +55,7 @@ export class UpstreamTarget {
   }
 
   get url(): string {
-    return this.config.origin + this.config.basePath;
+    return shownUrl(this.config);
   }
 
   allows(now: number): boolean {

@@ -1,7 +1,7 @@
 // One named API: its configuration as ready values, its pool, its queues and what happened to it.
 
 import type { AnswerCache } from '../cache/answer-cache.ts';
-import type { TimeoutsConfig, UpstreamConfig } from '../config/schema.ts';
+import type { StreamConfig, TimeoutsConfig, UpstreamConfig } from '../config/schema.ts';
 import type { BreakerState } from '../flow/breaker.ts';
 import { Limiter } from '../flow/limiter.ts';
 import { Line } from '../flow/line.ts';
@@ -9,7 +9,7 @@ import { RetryBudget } from '../flow/retry-budget.ts';
 import { Slots } from '../flow/slots.ts';
 import type { TimerWheel } from '../flow/timer-wheel.ts';
 import { PathPatterns } from '../http/target.ts';
-import { type LimiterStats, PoolStats, UpstreamStats } from '../observe/stats.ts';
+import { type LimiterStats, PoolStats, UpstreamStats, WebSocketStats } from '../observe/stats.ts';
 import { type MakeSharedPace, Metering } from './metering.ts';
 import { UpstreamTarget, UpstreamTargets } from './upstream-target.ts';
 
@@ -30,6 +30,8 @@ export interface Way {
   readonly line: Line;
   readonly limiterStats: LimiterStats | null;
   readonly timeouts: TimeoutsConfig;
+  /** null = answers pass as they come, and nothing else is done about them. */
+  readonly stream: StreamConfig | null;
 }
 
 /** When a second attempt sets out beside a slow first one. */
@@ -45,7 +47,11 @@ export class Upstream {
   readonly stats = new UpstreamStats();
   /** Of all targets' pools together. */
   readonly poolStats = new PoolStats();
+  /** null = a client that asks for one is refused. */
+  readonly webSockets: WebSocketStats | null;
   readonly targets: UpstreamTargets;
+  /** Exchanges that its connections may carry at once. */
+  readonly slots: Slots;
   readonly regular: Way;
   readonly bypass: Way;
   /** For fetches that several requests share: each of these has its own total, and its own client to wait for. */
@@ -74,7 +80,9 @@ export class Upstream {
   ) {
     this.name = config.name;
     this.config = config;
+    this.webSockets = config.websocket ? new WebSocketStats() : null;
     const slots = new Slots(config.pool.connections, BYPASS_CONNECTIONS);
+    this.slots = slots;
     const max = config.pool.connections + BYPASS_CONNECTIONS;
     const targets = config.targets.map(
       (target, i) => new UpstreamTarget(config, target, i, max, this.poolStats, wheel, now),
@@ -82,6 +90,7 @@ export class Upstream {
     this.targets = new UpstreamTargets(targets);
     for (const target of targets) {
       if (target.breaker) target.breaker.onChange = (state) => this.#breakerChanged(target, state, now());
+      target.pool.onLimit = () => this.#countSlots();
     }
     this.cache = cache;
     this.metering =
@@ -93,7 +102,12 @@ export class Upstream {
     this.hedging = hedge
       ? { paths: new PathPatterns(hedge.paths), delayMs: () => hedge.afterMs ?? this.stats.usualHeadMs }
       : null;
-    this.regular = { line: new Line(limiter, slots.regular), limiterStats, timeouts: config.timeouts };
+    this.regular = {
+      line: new Line(limiter, slots.regular),
+      limiterStats,
+      timeouts: config.timeouts,
+      stream: asksForAnything(config.stream) ? config.stream : null,
+    };
     const never = Number.POSITIVE_INFINITY;
     this.shared = { ...this.regular, timeouts: { ...config.timeouts, totalMs: never, writeStallMs: never } };
     const open = new Limiter(`${config.name} bypass`, Number.POSITIVE_INFINITY, BYPASS_QUEUE, Number.POSITIVE_INFINITY);
@@ -105,9 +119,16 @@ export class Upstream {
         connectMs: config.timeouts.connectMs,
         writeStallMs: config.timeouts.writeStallMs,
       },
+      stream: null,
     };
     this.bypassPaths = new PathPatterns(config.bypass);
     this.replayPaths = new PathPatterns(config.replay);
+  }
+
+  /** By the server that carries most on a connection: where others carry less, requests wait for a stream there, in the pool. */
+  #countSlots(): void {
+    const most = Math.max(...this.targets.all.map(({ pool }) => pool.perConnection));
+    this.slots.max = this.config.pool.connections * most;
   }
 
   #breakerChanged(target: UpstreamTarget, state: BreakerState, now: number): void {
@@ -115,4 +136,8 @@ export class Upstream {
     // Whoever waits would only be refused when his turn comes.
     if (state === 'open' && !this.targets.hasOpen(now)) this.regular.line.denyAll();
   }
+}
+
+function asksForAnything({ heartbeatMs, minRate, errorEvent }: StreamConfig): boolean {
+  return heartbeatMs !== Number.POSITIVE_INFINITY || minRate > 0 || errorEvent;
 }
