@@ -1,13 +1,10 @@
 // npm run soak:cache: a million different keys through the cache of one aiproxy, and whether its memory stays within bounds.
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { StatsSnapshot } from '../src/observe/snapshot.ts';
-import { benchFile, freePort, PROXY_CORE, Process, sleep } from './processes.ts';
+import { sleep } from './processes.ts';
+import { above0, SoakProxy, verdict } from './soak-proxy.ts';
 import { SoakLoad, startSoakUpstream } from './soak-traffic.ts';
-import { usageOf } from './usage.ts';
 
 const USAGE = `node bench/cache-soak.ts [--keys N] [--minutes N] [--max-mb N]
   --keys      different keys, sent evenly over the time; every fifth request repeats a recent one. Default 1000000
@@ -39,57 +36,43 @@ interface Peaks {
 async function main(): Promise<number> {
   const options = readOptions();
   if (!options) return 2;
-  const scratch = mkdtempSync(join(tmpdir(), 'aiproxy-soak-'));
   const upstream = await startSoakUpstream();
-  const ports = {
-    listen: await freePort(),
-    stats: await freePort(),
-    upstream: (upstream.address() as AddressInfo).port,
-  };
-  const config = join(scratch, 'aiproxy.yaml');
-  writeFileSync(config, configOf(ports, options.maxMb));
-  const command = [process.execPath, '--max-semi-space-size=4', benchFile('../bin/aiproxy.js'), '--config', config];
-  const proxy = new Process(command, PROXY_CORE);
+  const { port } = upstream.address() as AddressInfo;
+  const proxy = await SoakProxy.start(configOf(port, options.maxMb));
   const end = async () => {
     await proxy.stop();
     upstream.closeAllConnections();
     upstream.close();
-    rmSync(scratch, { recursive: true, force: true });
   };
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.once(signal, () => void end().then(() => process.exit(1)));
   }
   try {
-    await proxy.listening(ports.listen);
-    return (await soak(proxy.pid, ports, options)) ? 0 : 1;
+    return (await soak(proxy, options)) ? 0 : 1;
   } finally {
     await end();
   }
 }
 
 /** Two upstreams that are one: by /plain nothing is stored. */
-function configOf(ports: { listen: number; stats: number; upstream: number }, maxMb: number): string {
-  return `listen: 127.0.0.1:${ports.listen}
-stats: 127.0.0.1:${ports.stats}
+function configOf(upstream: number, maxMb: number): string {
+  return `listen: 127.0.0.1:@LISTEN@
+stats: 127.0.0.1:@STATS@
 log: { level: warn, access: off }
 cache: { max_bytes: ${maxMb}mb, sweep_interval: 1s }
 upstreams:
-  plain: { url: "http://127.0.0.1:${ports.upstream}" }
+  plain: { url: "http://127.0.0.1:${upstream}" }
   soak:
-    url: http://127.0.0.1:${ports.upstream}
+    url: http://127.0.0.1:${upstream}
     cache: { http: true, rules: [{ match: { method: POST, path: /items }, ttl: 1h }] }
 `;
 }
 
-async function soak(
-  pid: number,
-  ports: { listen: number; stats: number },
-  { keys, minutes, maxMb }: Options,
-): Promise<boolean> {
-  await new SoakLoad(ports.listen, '/plain').run(WARM_UP_KEYS, WARM_UP_SECONDS, WARM_UP_SECONDS * 3);
-  const withoutMb = usageOf(pid).rssMb;
+async function soak(proxy: SoakProxy, { keys, minutes, maxMb }: Options): Promise<boolean> {
+  await new SoakLoad(proxy.port, '/plain').run(WARM_UP_KEYS, WARM_UP_SECONDS, WARM_UP_SECONDS * 3);
+  const withoutMb = proxy.rssMb;
   console.log(`RSS after ${WARM_UP_KEYS} requests without the cache: ${withoutMb.toFixed(1)} MB`);
-  const load = new SoakLoad(ports.listen, '/soak');
+  const load = new SoakLoad(proxy.port, '/soak');
   const peaks: Peaks = { rssMb: 0, cacheBytes: 0, loopP99Ms: 0 };
   const ended = load.run(keys, minutes * 60, minutes * 90);
   let running = true;
@@ -97,14 +80,14 @@ async function soak(
     running = false;
   });
   over.catch(() => {});
-  let last = await sample(pid, ports.stats, peaks);
+  let last = await sample(proxy, peaks);
   for (let n = 1; running; n++) {
     await sleep(SAMPLE_MS);
-    last = await sample(pid, ports.stats, peaks);
-    if (n % PRINT_EVERY === 0) console.log(progressOf(load.keys, pid, last));
+    last = await sample(proxy, peaks);
+    if (n % PRINT_EVERY === 0) console.log(progressOf(load.keys, proxy, last));
   }
   await over;
-  console.log(progressOf(load.keys, pid, last));
+  console.log(progressOf(load.keys, proxy, last));
   console.log(
     `event loop p99 ${peaks.loopP99Ms.toFixed(1)} ms in the worst window; slowest answer ${load.slowestMs.toFixed(0)} ms, ` +
       'so no stall was longer (both with the waits for a core of this machine)',
@@ -128,26 +111,20 @@ async function soak(
   ].every((met) => met);
 }
 
-async function sample(pid: number, stats: number, peaks: Peaks): Promise<StatsSnapshot> {
-  const answer = await fetch(`http://127.0.0.1:${stats}/stats`);
-  const snapshot = (await answer.json()) as StatsSnapshot;
-  peaks.rssMb = Math.max(peaks.rssMb, usageOf(pid).rssMb);
+async function sample(proxy: SoakProxy, peaks: Peaks): Promise<StatsSnapshot> {
+  const snapshot = await proxy.stats();
+  peaks.rssMb = Math.max(peaks.rssMb, proxy.rssMb);
   peaks.cacheBytes = Math.max(peaks.cacheBytes, snapshot.cache.bytes);
   peaks.loopP99Ms = Math.max(peaks.loopP99Ms, snapshot.process.event_loop_p99_ms);
   return snapshot;
 }
 
-function progressOf(keys: number, pid: number, { cache, process: { event_loop_p99_ms } }: StatsSnapshot): string {
+function progressOf(keys: number, proxy: SoakProxy, { cache, process: { event_loop_p99_ms } }: StatsSnapshot): string {
   return (
-    `${String(keys).padStart(8)} keys  RSS ${usageOf(pid).rssMb.toFixed(1)} MB  counted ${(cache.bytes / MB).toFixed(1)} MB` +
+    `${String(keys).padStart(8)} keys  RSS ${proxy.rssMb.toFixed(1)} MB  counted ${(cache.bytes / MB).toFixed(1)} MB` +
     `  entries ${cache.entries}  hits ${cache.hits}  swept ${cache.swept}  evicted ${cache.evicted}` +
     `  loop p99 ${event_loop_p99_ms.toFixed(1)} ms`
   );
-}
-
-function verdict(target: string, value: string | number, met: boolean): boolean {
-  console.log(`${met ? 'met   ' : 'MISSED'}  ${target}: ${value}`);
-  return met;
 }
 
 /** Null after saying what is wrong. */
@@ -165,10 +142,4 @@ function readOptions(): Options | null {
     console.error(`${(error as Error).message}\n${USAGE}`);
     return null;
   }
-}
-
-function above0(text: string | undefined, otherwise: number): number {
-  const value = text === undefined ? otherwise : Number(text);
-  if (!(value > 0)) throw new Error(`not a number above 0: ${text}`);
-  return value;
 }

@@ -62,6 +62,12 @@ export const PEERS: readonly Peer[] = [
   },
 ];
 
+/** Those that event streams go through. */
+export const STREAM_PEERS: readonly Peer[] = [
+  aiproxyPeer('aiproxy', 'forwarded', 'aiproxy-streams.yaml'),
+  nginxPeer('nginx', 'forwarded', 'nginx-streams.conf'),
+];
+
 function aiproxyPeer(name: string, work: Work, template: string): Peer {
   return {
     name,

@@ -1,8 +1,10 @@
 // Starting, pinning, watching and ending the processes of the benchmark.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
-import { connect, createServer } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import { availableParallelism } from 'node:os';
+import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import type { LoadCommand, LoadReport } from './load.ts';
 
@@ -16,25 +18,35 @@ const endsWithParent = runs('setpriv', '--version');
 export const PROXY_CORE = 1;
 export const LOAD_CORE = 0;
 
+export interface Stoppable {
+  stop(): Promise<void>;
+}
+
 export class Process {
   readonly pid: number;
   readonly child: ChildProcess;
   private errors = '';
   private gone = false;
 
-  /** `ipc` gives it a channel for messages. Throws if the program does not exist. */
-  constructor(command: readonly string[], core: number, ipc = false) {
+  /** `ipc` gives it a channel for messages; `onLine` hears what it prints. Throws if the program does not exist. */
+  constructor(command: readonly string[], core: number, ipc = false, onLine: ((line: string) => void) | null = null) {
     const pin = canPin ? ['taskset', '-c', String(core)] : [];
     // If this process is killed hard, the kernel ends the child.
     const tie = endsWithParent ? ['setpriv', '--pdeathsig', 'TERM', '--'] : [];
     const [program, ...args] = [...tie, ...pin, ...command];
-    this.child = spawn(program!, args, { stdio: ['ignore', 'ignore', 'pipe', ...(ipc ? (['ipc'] as const) : [])] });
+    const stdio = ['ignore', onLine ? 'pipe' : 'ignore', 'pipe', ...(ipc ? (['ipc'] as const) : [])] as const;
+    this.child = spawn(program!, args, { stdio: [...stdio] });
+    if (onLine) createInterface(this.child.stdout!).on('line', onLine);
     this.child.on('error', (error) => this.ended(error.message));
     this.child.on('exit', () => this.ended(''));
     this.child.stderr?.on('data', (chunk) => {
       this.errors = `${this.errors}${chunk}`.slice(-2000);
     });
     this.pid = this.child.pid ?? 0;
+  }
+
+  get alive(): boolean {
+    return !this.gone;
   }
 
   /** Its last words, on one line. */
@@ -102,6 +114,17 @@ export function benchFile(name: string): string {
   return fileURLToPath(new URL(name, import.meta.url));
 }
 
+/**
+ * A free port that the system gives to no connection of its own accord: for a server that goes away and comes back. On another, a
+ * client that connects while nobody listens may be connected with itself.
+ */
+export async function quietPort(): Promise<number> {
+  for (;;) {
+    const port = randomInt(20_000, 32_000);
+    if (!(await accepts(port))) return port;
+  }
+}
+
 /** A port of 127.0.0.1 that was free just now. */
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1');
@@ -123,6 +146,12 @@ function accepts(port: number): Promise<boolean> {
   socket.on('connect', () => resolve(true));
   socket.on('error', () => resolve(false));
   return promise.finally(() => socket.destroy());
+}
+
+/** RST. Not while a FIN is on its way: Node 26 would neither close that socket nor ever end the process. */
+export function reset(socket: Socket): void {
+  if (socket.writableEnded && !socket.writableFinished) socket.destroy();
+  else socket.resetAndDestroy();
 }
 
 export function sleep(ms: number): Promise<void> {

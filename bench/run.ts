@@ -3,19 +3,23 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { runBodies } from './bodies.ts';
 import { runMemory } from './memory.ts';
 import { PEERS, type RunningPeer, startPeer } from './peers.ts';
-import { benchFile, canPin, LOAD_CORE, LoadGenerator, Process } from './processes.ts';
+import { benchFile, canPin, LOAD_CORE, LoadGenerator, Process, type Stoppable } from './processes.ts';
 import { profileFlags, profileReport } from './profile.ts';
 import { CONNECTIONS, measure, runRounds } from './rounds.ts';
+import { runStreams } from './streams.ts';
 import { rowsOf, tablesOf, verdicts } from './table.ts';
 
-const USAGE = `node bench/run.ts [--quick] [--rounds N] [--requests N] [--only a,b] [--json file] [--rss | --profile]
+const USAGE = `node bench/run.ts [--quick] [--rounds N] [--requests N] [--only a,b] [--json file] [--rss | --profile | --sse | --bodies]
   --quick     4 rounds of 10 000 requests instead of 10 of 20 000
   --only      some of: ${PEERS.map((peer) => peer.name).join(' ')}
               cached stands for all the hits and aiproxy
   --rss       memory over a million requests through aiproxy (or the one named by --only)
-  --profile   CPU profile of aiproxy (or the one named by --only)`;
+  --profile   CPU profile of aiproxy (or the one named by --only)
+  --sse       only the part on event streams (half as many rounds)
+  --bodies    uploads of 10 MB and downloads of 1 GB through aiproxy: memory and event loop`;
 
 const CACHED = ['aiproxy', ...PEERS.filter((peer) => peer.work !== 'forwarded').map((peer) => peer.name)];
 
@@ -26,7 +30,7 @@ async function main(): Promise<number> {
   if (!options) return 2;
   const scratch = mkdtempSync(join(tmpdir(), 'aiproxy-bench-'));
   chmodSync(scratch, 0o711); // started by root, nginx works as nobody and has its cache in there
-  const processes: Process[] = [];
+  const processes: Stoppable[] = [];
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.once(signal, () => void end().then(() => process.exit(1)));
   }
@@ -36,6 +40,9 @@ async function main(): Promise<number> {
   };
   try {
     if (!canPin) console.log('no taskset or one core only: processes are not pinned, expect noise');
+    if (options.bodies) return (await runBodies(processes)) ? 0 : 1;
+    const streams = () => runStreams(Math.ceil(options.rounds / 2), scratch, processes, progress);
+    if (options.sse) return (await streams()) ? 0 : 1;
     const upstreams = {
       plain: await startUpstream(processes),
       cacheable: await startUpstream(processes, 'cacheable'),
@@ -45,7 +52,10 @@ async function main(): Promise<number> {
     const peers = await startPeers(options, upstreams, scratch, processes);
     if (options.rss) return (await runMemory(load, only(peers), options.requests)) ? 0 : 1;
     if (options.profile) return await runProfile(load, only(peers), options.requests, scratch);
-    return await compare(load, peers, options);
+    const code = await compare(load, peers, options);
+    if (!options.all) return code;
+    for (const each of processes.splice(0)) await each.stop();
+    return (await streams()) ? code : 1;
   } finally {
     await end();
   }
@@ -58,6 +68,10 @@ interface Options {
   readonly json: string | undefined;
   readonly rss: boolean;
   readonly profile: boolean;
+  /** Not some proxies only. */
+  readonly all: boolean;
+  readonly sse: boolean;
+  readonly bodies: boolean;
 }
 
 /** Null after saying what is wrong. */
@@ -72,9 +86,11 @@ function readOptions(): Options | null {
         json: { type: 'string' },
         rss: { type: 'boolean', default: false },
         profile: { type: 'boolean', default: false },
+        sse: { type: 'boolean', default: false },
+        bodies: { type: 'boolean', default: false },
       },
     });
-    const { quick, rss, profile, json } = values;
+    const { quick, rss, profile, sse, bodies, json } = values;
     const single = rss || profile;
     const chosen = values.only?.split(',').flatMap((name) => (name === 'cached' ? CACHED : [name]));
     const names = chosen ?? (single ? ['aiproxy'] : PEERS.map((peer) => peer.name));
@@ -87,6 +103,9 @@ function readOptions(): Options | null {
       json,
       rss,
       profile,
+      all: !values.only,
+      sse,
+      bodies,
     };
   } catch (error) {
     console.error(`${(error as Error).message}\n${USAGE}`);
@@ -102,7 +121,7 @@ function count(text: string | undefined, otherwise: number): number {
 }
 
 /** @returns its port */
-async function startUpstream(processes: Process[], ...args: string[]): Promise<number> {
+async function startUpstream(processes: Stoppable[], ...args: string[]): Promise<number> {
   const upstream = new Process([process.execPath, benchFile('upstream.ts'), ...args], LOAD_CORE, true);
   processes.push(upstream);
   return ((await upstream.message()) as { port: number }).port;
@@ -113,7 +132,7 @@ async function startPeers(
   { names, profile }: Options,
   upstreams: { readonly plain: number; readonly cacheable: number },
   scratch: string,
-  processes: Process[],
+  processes: Stoppable[],
 ): Promise<RunningPeer[]> {
   const running: RunningPeer[] = [];
   for (const peer of PEERS) {
@@ -151,15 +170,16 @@ function monotonicMicros(): number {
   return Number(process.hrtime.bigint() / 1000n);
 }
 
+function progress(line: string): void {
+  if (process.stdout.isTTY) process.stdout.write(`\r\x1b[K${line}`);
+  else console.log(line);
+}
+
 async function compare(
   load: LoadGenerator,
   peers: RunningPeer[],
   { rounds, requests, json }: Options,
 ): Promise<number> {
-  const progress = (line: string) => {
-    if (process.stdout.isTTY) process.stdout.write(`\r\x1b[K${line}`);
-    else console.log(line);
-  };
   const samples = await runRounds(load, peers, rounds, requests, progress);
   if (process.stdout.isTTY) process.stdout.write('\r\x1b[K');
   const rows = rowsOf(peers, samples);

@@ -72,11 +72,11 @@ function verdict(target: string, value: number | null | undefined, isMet: (value
   return { target, met, text: `${met ? 'met         ' : 'MISSED      '}  ${target}: ${value.toFixed(2)}` };
 }
 
-type Column = readonly [title: string, cell: (row: Row) => string];
+export type Column<T> = readonly [title: string, cell: (row: T) => string];
 
-const X_HTTP_PROXY_3: Column = ['x http-proxy-3', (row) => shown(row.toHttpProxy3)];
-const X_FORWARDED: Column = ['x aiproxy forwarded', (row) => shown(row.toForwarded)];
-const columns = (title: string, compared: Column): readonly Column[] => [
+const X_HTTP_PROXY_3: Column<Row> = ['x http-proxy-3', (row) => shown(row.toHttpProxy3)];
+const X_FORWARDED: Column<Row> = ['x aiproxy forwarded', (row) => shown(row.toForwarded)];
+const columns = (title: string, compared: Column<Row>): readonly Column<Row>[] => [
   [title, (row) => row.name],
   ['CPU us/req', (row) => row.cpuMicros.toFixed(1)],
   ['x nginx', (row) => shown(row.toNginx)],
@@ -97,7 +97,7 @@ export function tablesOf(rows: readonly Row[]): string[] {
   ];
 }
 
-function tableOf(columns: readonly Column[], rows: readonly Row[]): string {
+export function tableOf<T>(columns: readonly Column<T>[], rows: readonly T[]): string {
   const lines = [columns.map(([title]) => title), ...rows.map((row) => columns.map(([, cell]) => cell(row)))];
   const widths = columns.map((_, column) => Math.max(...lines.map((line) => line[column]!.length)));
   return lines
@@ -108,6 +108,10 @@ function tableOf(columns: readonly Column[], rows: readonly Row[]): string {
 /** `3.26 (3.10-3.52)`: the median and the quartiles. */
 function shown(ratio: Ratio | null): string {
   return ratio ? `${ratio.median.toFixed(2)} (${ratio.low.toFixed(2)}-${ratio.high.toFixed(2)})` : '-';
+}
+
+export function medianOf<T>(items: readonly T[], of: (item: T) => number): number {
+  return median(items.map(of));
 }
 
 function median(values: readonly number[]): number {
