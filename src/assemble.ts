@@ -1,6 +1,5 @@
 // Config → running object graph. The only place where long-lived things are made.
 
-import type { AddressInfo } from 'node:net';
 import { performance } from 'node:perf_hooks';
 import { AnswerCache } from './cache/answer-cache.ts';
 import { decodeEntry, encodeEntry } from './cache/entry-format.ts';
@@ -19,6 +18,7 @@ import { QueueAlarm, type QueueLevel } from './flow/queue-alarm.ts';
 import { SharedPermits } from './flow/shared-permits.ts';
 import { SharedRate } from './flow/shared-rate.ts';
 import { TimerWheel } from './flow/timer-wheel.ts';
+import { Turnover } from './flow/turnover.ts';
 import { AccessLogger, type Log } from './observe/log.ts';
 import { renderMetrics } from './observe/metrics.ts';
 import { LoopLag, MemoryGauge } from './observe/pressure.ts';
@@ -36,9 +36,9 @@ import { CacheDesk } from './server/cache-desk.ts';
 import { redisSnapshot } from './server/cache-gauges.ts';
 import { Drain } from './server/drain.ts';
 import { Gauges } from './server/gauges.ts';
-import { Listener } from './server/listener.ts';
+import { Listener, type ListeningAt } from './server/listener.ts';
 import { hubSnapshot, overloadSnapshot } from './server/resilience-gauges.ts';
-import { StatsPort } from './server/stats-port.ts';
+import { type StatsAddress, StatsPort } from './server/stats-port.ts';
 import type { MakeSharedPace } from './upstream/metering.ts';
 import { Upstream } from './upstream/upstream.ts';
 import type { UpstreamTarget } from './upstream/upstream-target.ts';
@@ -53,7 +53,7 @@ const OWN_MAX_QUEUE = 10_000;
 
 export interface Assembly {
   /** Opens listeners and stats port, then the warm connections. Throws one clear line when an address cannot be had. */
-  start(): Promise<{ listen: AddressInfo[]; stats: { host: string; port: number } }>;
+  start(): Promise<{ listen: ListeningAt[]; stats: StatsAddress }>;
   readonly drain: Drain;
   /** Ends everything at once; after a drain nothing is cut by it. */
   stop(): Promise<void>;
@@ -106,6 +106,7 @@ export function assemble(
     wallClock,
     wheel,
     bodyMemory,
+    turnover: new Turnover(),
     bodyBufferBytes: config.listener.bodyBufferBytes,
     bodyMinRate: config.listener.bodyMinRate,
     flights,
@@ -122,10 +123,10 @@ export function assemble(
     },
   };
   const routes = new Routes(upstreams, planRoutes);
-  const entrance = new Entrance(shared, routes, listenerStats);
-  const listeners = config.listen.map(
-    (address) => new Listener(address, config.listener, entrance, listenerStats, wheel, now),
-  );
+  const listeners = config.listen.map((listen) => {
+    const entrance = new Entrance(shared, routes, listenerStats, listen);
+    return new Listener(listen, config.listener, entrance, listenerStats, wheel, now);
+  });
   const drain = new Drain(config.drain, listeners, listenerStats);
   const gauges = new Gauges({
     version,
@@ -163,7 +164,7 @@ export function assemble(
 
   const start = async () => {
     const stats = await statsPort.start(config.stats);
-    const listen: AddressInfo[] = [];
+    const listen: ListeningAt[] = [];
     for (const listener of listeners) listen.push(await listener.start());
     serving = true;
     for (const { targets } of upstreams) for (const { pool } of targets.all) pool.warm();
@@ -323,9 +324,10 @@ function makeLimiters(config: Config, log: Log): Map<string, NamedLimiter> {
     limiter.adaptiveRules = adaptive;
     add(limiter);
   }
-  for (const { name, limiter, pool } of config.upstreams) {
-    if (limiter === null)
-      add(new Limiter(ownLimiterName(name), pool.connections, OWN_MAX_QUEUE, Number.POSITIVE_INFINITY));
+  for (const { name, limiter, pool, http2 } of config.upstreams) {
+    // What its connections carry over HTTP/2 its server says; the slots know.
+    const most = http2 ? Number.POSITIVE_INFINITY : pool.connections;
+    if (limiter === null) add(new Limiter(ownLimiterName(name), most, OWN_MAX_QUEUE, Number.POSITIVE_INFINITY));
   }
   return limiters;
 }

@@ -28,6 +28,20 @@ export const FAILURES = {
   invalid_target: row(400, 'client', false, 'http_request_error', 'The request target is not allowed'),
   invalid_host: row(400, 'client', false, 'http_request_error', 'The Host header must be present once and well formed'),
   unknown_upstream: row(404, 'client', false, 'destination_not_found', 'No upstream has this name'),
+  unauthorized: row(
+    401,
+    'client',
+    false,
+    'http_request_denied',
+    'This listener takes requests with the right x-aiproxy-token only (authorize)',
+  ),
+  websocket_off: row(
+    403,
+    'client',
+    false,
+    'http_request_denied',
+    'This upstream takes no WebSockets: set `websocket: true` for it',
+  ),
   request_timeout: row(408, 'client', true, 'http_request_error', 'The request did not arrive in time'),
   headers_too_large: row(431, 'client', false, 'http_request_error', 'The request head is too large'),
   client_stalled: row(
@@ -62,6 +76,13 @@ export const FAILURES = {
   ),
   queue_full: row(503, 'proxy', true, 'connection_limit_reached', 'The queue of the limiter is full (max_queue)'),
   queue_timeout: row(503, 'proxy', true, 'connection_limit_reached', 'No permit came free in time (queue_timeout)'),
+  websocket_limit: row(
+    503,
+    'proxy',
+    true,
+    'connection_limit_reached',
+    'So many WebSockets to this upstream are open already (websocket.max)',
+  ),
   rate_limited: row(
     429,
     'proxy',
@@ -142,6 +163,13 @@ export const FAILURES = {
     false,
     'connection_read_timeout',
     'The upstream was silent for longer than timeouts.idle',
+  ),
+  stream_too_slow: row(
+    504,
+    'upstream',
+    false,
+    'connection_read_timeout',
+    'The body of the answer came slower than stream.min_rate',
   ),
   total_timeout: row(504, 'upstream', false, 'http_response_timeout', 'The exchange took longer than timeouts.total'),
 } as const satisfies Record<string, FailureRow>;

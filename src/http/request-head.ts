@@ -20,6 +20,10 @@ export interface RequestHead {
   priority: string;
   /** What the caller still waits, ms; -1 = it does not say. */
   deadlineMs: number;
+  /** It asks for a WebSocket (RFC 6455 section 4.1): `Connection: upgrade` and `Upgrade: websocket`. Any other offer is ignored. */
+  websocket: boolean;
+  /** Value of x-aiproxy-token, '' = none, or more than one. A secret. */
+  token: string;
   /** The client asked for this in its Connection field. */
   wantsClose: boolean;
   wantsKeepAlive: boolean;
@@ -33,6 +37,7 @@ const OWN_PREFIX = 'x-aiproxy-';
 const OPERATION = 'x-aiproxy-operation';
 const PRIORITY = 'x-aiproxy-priority';
 const DEADLINE = 'x-aiproxy-deadline-ms';
+const TOKEN = 'x-aiproxy-token';
 
 /**
  * @param raw flat raw pairs as node:http gives them
@@ -48,12 +53,16 @@ export function readRequestHead(raw: readonly string[], http10: boolean): Reques
     operation: '',
     priority: '',
     deadlineMs: -1,
+    websocket: false,
+    token: '',
     wantsClose: false,
     wantsKeepAlive: false,
     expectsContinue: false,
     problem: '',
   };
   let connection = '';
+  let upgrade = '';
+  let tokens = 0;
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i]!;
     const value = raw[i + 1]!;
@@ -76,7 +85,11 @@ export function readRequestHead(raw: readonly string[], http10: boolean): Reques
         }
         break;
       case 7:
-        if (sameName(name, 'upgrade') || sameName(name, 'trailer')) continue;
+        if (sameName(name, 'trailer')) continue;
+        if (sameName(name, 'upgrade')) {
+          upgrade = upgrade ? `${upgrade},${value}` : value;
+          continue;
+        }
         break;
       case 10:
         if (sameName(name, 'connection')) {
@@ -116,13 +129,14 @@ export function readRequestHead(raw: readonly string[], http10: boolean): Reques
     if (name.length >= OWN_PREFIX.length && isOwn(name)) {
       if (name.length === OPERATION.length && sameName(name, OPERATION)) head.operation = value;
       else if (name.length === PRIORITY.length && sameName(name, PRIORITY)) head.priority = value;
+      else if (name.length === TOKEN.length && sameName(name, TOKEN)) head.token = tokens++ === 0 ? value : '';
       else if (name.length === DEADLINE.length && sameName(name, DEADLINE)) readDeadline(head, parseWholeMs(value));
       continue;
     }
     head.forward.push(name, value);
   }
   if (head.chunked && head.contentLength >= 0) head.problem = 'it has both Content-Length and Transfer-Encoding';
-  if (connection !== '') readConnection(head, connection);
+  if (connection !== '') readConnection(head, connection, upgrade);
   return head;
 }
 
@@ -142,7 +156,7 @@ function readExpect(head: RequestHead, value: string): void {
   else head.problem = 'the only Expect understood is 100-continue';
 }
 
-function readConnection(head: RequestHead, connection: string): void {
+function readConnection(head: RequestHead, connection: string, upgrade: string): void {
   if (namesNoField(connection)) {
     head.wantsClose = connection.length === 5;
     head.wantsKeepAlive = connection.length === 10;
@@ -151,6 +165,7 @@ function readConnection(head: RequestHead, connection: string): void {
   const named = connectionTokens(connection);
   head.wantsClose = named.delete('close');
   head.wantsKeepAlive = named.delete('keep-alive');
+  head.websocket = named.has('upgrade') && upgrade.length === 9 && sameName(upgrade, 'websocket');
   dropNamed(head.forward, named);
 }
 
@@ -177,17 +192,20 @@ function readContentLength(head: RequestHead, value: string): void {
     head.problem = 'it has more than one Content-Length';
     return;
   }
+  const length = wholeLength(value);
+  if (length < 0) head.problem = 'its Content-Length is not a number';
+  else head.contentLength = length;
+}
+
+/** A Content-Length in plain digits, as far as a number is exact; anything else is -1 (RFC 9110 section 8.6). */
+export function wholeLength(value: string): number {
   let length = 0;
   for (let i = 0; i < value.length; i++) {
     const digit = value.charCodeAt(i) - 0x30;
-    if (digit < 0 || digit > 9) {
-      head.problem = 'its Content-Length is not a number';
-      return;
-    }
+    if (digit < 0 || digit > 9) return -1;
     length = length * 10 + digit;
   }
-  if (value.length === 0 || length > Number.MAX_SAFE_INTEGER) head.problem = 'its Content-Length is not a number';
-  else head.contentLength = length;
+  return value.length === 0 || length > Number.MAX_SAFE_INTEGER ? -1 : length;
 }
 
 function readTransferEncoding(head: RequestHead, value: string, http10: boolean): void {

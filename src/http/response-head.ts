@@ -1,7 +1,7 @@
 // An upstream's answer head: what goes on to the client, and what aiproxy needs to know about its body.
 
 import { sameName } from '../fields.ts';
-import { connectionTokens, dropNamed, namesNoField } from './request-head.ts';
+import { connectionTokens, dropNamed, namesNoField, wholeLength } from './request-head.ts';
 
 export interface ResponseHead {
   /** Flat raw pairs for the client: case, order and duplicates kept, hop-by-hop fields gone. */
@@ -13,11 +13,15 @@ export interface ResponseHead {
   problem: string;
 }
 
+const HTTP_1_0 = 10;
+const HTTP_1_1 = 11;
+
 /**
  * @param raw flat pairs of name and value bytes as undici's parser gives them
- * @param status 204 and 304 and answers to HEAD have no body whatever they declare; the declared length still passes
+ * @param status 304 and answers to HEAD have no body whatever they declare; the declared length still passes. 204 and 1xx have no length
+ * @param version 11 = HTTP/1.1
  */
-export function readResponseHead(raw: readonly Buffer[], status: number): ResponseHead {
+export function readResponseHead(raw: readonly Buffer[], status: number, version = HTTP_1_1): ResponseHead {
   const headers: string[] = [];
   const head: ResponseHead = { headers, contentLength: -1, chunked: false, problem: '' };
   let connection = '';
@@ -37,8 +41,11 @@ export function readResponseHead(raw: readonly Buffer[], status: number): Respon
         break;
       case 14:
         if (sameName(name, 'content-length')) {
-          if (status === 204 || head.contentLength >= 0) continue;
-          head.contentLength = Number(value);
+          if (status === 204 || status < 200) continue;
+          if (head.contentLength >= 0) head.problem = 'it has more than one Content-Length';
+          head.contentLength = wholeLength(value);
+          // undici also takes what no number holds, and trips over a blank behind it.
+          if (head.contentLength < 0) head.problem = 'its Content-Length is not a number';
         }
         break;
       case 16:
@@ -47,8 +54,8 @@ export function readResponseHead(raw: readonly Buffer[], status: number): Respon
       case 17:
         if (sameName(name, 'transfer-encoding')) {
           // undici undoes `chunked` alone: with another coding the client would get coded bytes that nothing names.
-          if (head.chunked || value.length !== 7 || !sameName(value, 'chunked'))
-            head.problem = 'its Transfer-Encoding is not just chunked';
+          if (head.chunked || !isChunked(value)) head.problem = 'its Transfer-Encoding is not just chunked';
+          if (version === HTTP_1_0) head.problem = 'HTTP/1.0 has no Transfer-Encoding';
           head.chunked = true;
           continue;
         }
@@ -59,6 +66,15 @@ export function readResponseHead(raw: readonly Buffer[], status: number): Respon
     }
     headers.push(name, value);
   }
+  if (head.chunked && head.contentLength >= 0) head.problem = 'it has both Content-Length and Transfer-Encoding';
+  // undici takes HTTP/0.9 and HTTP/2.0 in a status line too.
+  if (version !== HTTP_1_1 && version !== HTTP_1_0) head.problem = 'its status line is not of HTTP/1.1 or HTTP/1.0';
   if (connection !== '' && !namesNoField(connection)) dropNamed(headers, connectionTokens(connection));
   return head;
+}
+
+/** A blank behind it is no part of it, and undici leaves it there. */
+function isChunked(coding: string): boolean {
+  const text = coding.length === 7 ? coding : coding.trimEnd();
+  return text.length === 7 && sameName(text, 'chunked');
 }

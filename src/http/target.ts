@@ -11,6 +11,7 @@ export interface Target {
 /** How often an encoded path is decoded to see what a careless upstream would make of it. */
 const MAX_DECODINGS = 4;
 
+const SPACE = 0x20;
 const SLASH = 0x2f;
 const QUESTION = 0x3f;
 const HASH = 0x23;
@@ -21,16 +22,17 @@ const SEMICOLON = 0x3b;
 
 /**
  * Takes the origin-form of a request target apart.
+ * @param only name of the upstream that the whole path belongs to; '' = the first segment names it
  * @returns the target, or a sentence that says what is wrong with it (without the query)
  */
-export function parseTarget(url: string): Target | string {
+export function parseTarget(url: string, only = ''): Target | string {
   if (url.charCodeAt(0) !== SLASH) {
     return url === '*'
       ? 'asterisk-form (*) names no upstream'
       : 'use a path such as /openai/v1/models, not an absolute URL';
   }
   let pathEnd = url.length;
-  let nameEnd = -1;
+  let nameEnd = only === '' ? -1 : 0;
   let previous = 0;
   let suspicious = false;
   for (let i = 0; i < url.length; i++) {
@@ -58,7 +60,8 @@ export function parseTarget(url: string): Target | string {
     const problem = problemOfPath(url.slice(0, pathEnd));
     if (problem) return problem;
   }
-  return { name: url.slice(1, nameEnd), rest: url.slice(nameEnd), queryAt: pathEnd - nameEnd };
+  const name = only === '' ? url.slice(1, nameEnd) : only;
+  return { name, rest: url.slice(nameEnd), queryAt: pathEnd - nameEnd };
 }
 
 /** Looks at a path as it stands and as it would look after one or more rounds of percent-decoding. */
@@ -67,6 +70,7 @@ function problemOfPath(path: string): string | null {
   for (let round = 0; round <= MAX_DECODINGS; round++) {
     if (hasDotSegment(text)) return 'it has a dot segment (. or ..)';
     if (round > 0 && hasForbiddenByte(text)) return 'it has an encoded backslash or control character';
+    if (round > 0 && hasOddEncoding(text)) return 'it has a character in an overlong or %u encoding';
     if (!text.includes('%')) return null;
     const decoded = decodeOnce(text);
     // What is malformed only now (`%25zz`) a lenient server leaves as it is, and goes on with the rest.
@@ -77,7 +81,7 @@ function problemOfPath(path: string): string | null {
   return 'it is percent-encoded too many times';
 }
 
-/** A segment `.` or `..`, also with something behind it that some servers cut off before they resolve: `..;x`, `..?x`. */
+/** A segment `.` or `..`, also with something behind it that some servers cut off before they resolve: `..;x`, `..?x`, `.. `. */
 function hasDotSegment(path: string): boolean {
   for (let start = 0; start <= path.length; ) {
     let end = start;
@@ -91,13 +95,25 @@ function hasDotSegment(path: string): boolean {
 }
 
 function endsSegment(c: number): boolean {
-  return c === SEMICOLON || c === QUESTION || c === HASH;
+  return c === SEMICOLON || c === QUESTION || c === HASH || c === SPACE;
 }
 
 function hasForbiddenByte(path: string): boolean {
   for (let i = 0; i < path.length; i++) {
     const c = path.charCodeAt(i);
     if (c < 0x20 || c === 0x7f || c === BACKSLASH) return true;
+  }
+  return false;
+}
+
+/** UTF-8 longer than need be, which lenient decoders take for a dot or a slash (CVE-2008-2938), and the `%u002e` of IIS. */
+function hasOddEncoding(path: string): boolean {
+  for (let i = 0; i < path.length; i++) {
+    const c = path.charCodeAt(i);
+    const next = path.charCodeAt(i + 1);
+    if ((c === 0xc0 || c === 0xc1) && next >= 0x80 && next < 0xc0) return true;
+    if ((c === 0xe0 && next >= 0x80 && next < 0xa0) || (c === 0xf0 && next >= 0x80 && next < 0x90)) return true;
+    if (c === PERCENT && (next | 0x20) === 0x75 && hexDigit(path.charCodeAt(i + 2)) >= 0) return true;
   }
   return false;
 }

@@ -35,10 +35,11 @@ const NOT_BEHIND = new Set([
 
 /**
  * @param raw flat pairs of name and value bytes as undici's parser gives them; null = there are none
+ * @param max fields at most. Beyond that none passes: the body is whole, and trailers may be dropped (RFC 9110 section 6.5)
  * @returns flat pairs for the client; of a field that could break its message apart, nothing
  */
-export function readTrailers(raw: readonly Buffer[] | null | undefined): readonly string[] {
-  if (!raw || raw.length === 0) return NONE;
+export function readTrailers(raw: readonly Buffer[] | null | undefined, max: number): readonly string[] {
+  if (!raw || raw.length === 0 || raw.length > 2 * max) return NONE;
   const trailers: string[] = [];
   for (let i = 0; i + 1 < raw.length; i += 2) {
     const name = raw[i]!.toString('latin1');

@@ -58,6 +58,8 @@ export interface AccessLine {
   readonly target: string | null;
   /** From failed attempts to the next ones, in all */
   readonly retry_ms: number | null;
+  /** Of a WebSocket: the code of the first Close frame, from either side; null = it was none, or there was no such frame */
+  readonly close_code: number | null;
 }
 
 /** Writes access lines as configured. A path is cut at so many characters: it comes from outside. */

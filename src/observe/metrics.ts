@@ -14,6 +14,7 @@ import type {
   RedisSnapshot,
   StatsSnapshot,
   UpstreamSnapshot,
+  WebSocketSnapshot,
   WholeCacheSnapshot,
 } from './snapshot.ts';
 
@@ -30,6 +31,19 @@ const PROCESS: readonly Row<ProcessSnapshot>[] = [
 
 const LISTENER: readonly Row<ListenerSnapshot>[] = [
   ['gauge', 'aiproxy_listener_connections', 'Client connections open now.', (it) => it.connections],
+  [
+    'counter',
+    'aiproxy_listener_connections_refused_total',
+    'Client connections closed at once, as max_connections were busy.',
+    (it) => it.connections_refused,
+  ],
+  [
+    'counter',
+    'aiproxy_listener_connections_dropped_total',
+    'Idle client connections closed to make room for others.',
+    (it) => it.connections_dropped,
+  ],
+  ['counter', 'aiproxy_listener_tls_failed_total', 'TLS handshakes with clients that failed.', (it) => it.tls_failed],
   ['gauge', 'aiproxy_listener_in_flight', 'Requests between acceptance and last byte now.', (it) => it.in_flight],
   ['counter', 'aiproxy_listener_requests_total', 'Requests accepted.', (it) => it.requests],
   ['gauge', 'aiproxy_body_memory_bytes', 'Request bodies held in memory now.', (it) => it.body_memory_bytes],
@@ -66,6 +80,7 @@ const UPSTREAM: readonly Row<UpstreamSnapshot>[] = [
   ],
   ['counter', 'aiproxy_received_bytes_total', 'Body bytes received from clients.', (it) => it.bytes_in],
   ['counter', 'aiproxy_sent_bytes_total', 'Body bytes sent to clients.', (it) => it.bytes_out],
+  ['counter', 'aiproxy_heartbeats_total', 'Comments sent in silent event streams.', (it) => it.heartbeats],
 ];
 
 const CACHE: readonly Row<CacheSnapshot>[] = [
@@ -110,11 +125,29 @@ const WHOLE_CACHE: readonly Row<WholeCacheSnapshot>[] = [
 
 const POOL: readonly Row<PoolSnapshot>[] = [
   ['gauge', 'aiproxy_pool_connections_max', 'Connections the pool may hold.', (it) => it.max],
+  ['gauge', 'aiproxy_pool_streams', 'HTTP/2 streams to the upstream now.', (it) => it.streams.open],
+  [
+    'gauge',
+    'aiproxy_pool_streams_max',
+    'HTTP/2 streams all connections may carry; 0 = HTTP/1.',
+    (it) => it.streams.max,
+  ],
   ['counter', 'aiproxy_pool_opened_total', 'Connections opened.', (it) => it.opened],
   ['counter', 'aiproxy_pool_reused_total', 'Requests sent on a used or warmed connection.', (it) => it.reused],
   ['counter', 'aiproxy_pool_connect_failures_total', 'Connections that failed to open.', (it) => it.connect_failed],
   // A gauge: reused x mean opening time falls when that mean falls.
   ['gauge', 'aiproxy_pool_saved_seconds', 'Opening time saved by reuse, estimated.', (it) => it.saved_ms / 1000],
+];
+
+const WEBSOCKET: readonly Row<WebSocketSnapshot>[] = [
+  ['gauge', 'aiproxy_websockets_open', 'WebSockets now, those being opened included.', (it) => it.open],
+  ['gauge', 'aiproxy_websockets_max', 'So many may be.', (it) => it.max],
+  ['counter', 'aiproxy_websockets_opened_total', 'WebSockets opened.', (it) => it.opened],
+  ['counter', 'aiproxy_websockets_refused_total', 'WebSockets refused for want of a place.', (it) => it.refused],
+  ['counter', 'aiproxy_websocket_received_bytes_total', 'Bytes received from their clients.', (it) => it.bytes_in],
+  ['counter', 'aiproxy_websocket_sent_bytes_total', 'Bytes sent to their clients.', (it) => it.bytes_out],
+  ['counter', 'aiproxy_websocket_received_messages_total', 'Messages of their clients.', (it) => it.messages_in],
+  ['counter', 'aiproxy_websocket_sent_messages_total', 'Messages sent to their clients.', (it) => it.messages_out],
 ];
 
 /** One family per row, with one more label whose values are the keys of what `read` gives. */
@@ -140,6 +173,16 @@ const POOL_SPLITS: readonly Split<PoolSnapshot>[] = [
     ({ active, idle, connecting }) => ({ active, idle, connecting }),
   ],
   ['counter', 'aiproxy_pool_closed_total', 'Connections closed, by reason.', 'reason', (it) => it.closed_by],
+];
+
+const WEBSOCKET_SPLITS: readonly Split<WebSocketSnapshot>[] = [
+  [
+    'counter',
+    'aiproxy_websockets_closed_total',
+    'WebSockets that ended, by the code of the first Close frame.',
+    'code',
+    (it) => it.closed_by_code,
+  ],
 ];
 
 const CACHE_SPLITS: readonly Split<CacheSnapshot>[] = [
@@ -175,6 +218,7 @@ export function renderMetrics(snapshot: StatsSnapshot, totals: MetricTotals): st
   writeProcess(page, snapshot);
   writeLimiters(page, snapshot, totals);
   writeUpstreams(page, snapshot, totals);
+  writeWebSockets(page, snapshot);
   writeResilience(page, snapshot);
   writeCache(page, snapshot);
   return page.toString();
@@ -214,6 +258,14 @@ function writeUpstreams(page: Exposition, snapshot: StatsSnapshot, totals: Metri
     const samples = times.map(([upstream, of]): HistogramSample => [{ upstream }, read(of)]);
     page.histogram(name, help, samples);
   }
+}
+
+function writeWebSockets(page: Exposition, { upstreams }: StatsSnapshot): void {
+  const parts = Object.entries(upstreams).flatMap(([upstream, { websocket }]): Labelled<WebSocketSnapshot>[] =>
+    websocket ? [[{ upstream }, websocket]] : [],
+  );
+  writeRows(page, WEBSOCKET, parts);
+  writeSplits(page, WEBSOCKET_SPLITS, parts);
 }
 
 function writeCache(page: Exposition, { cache, upstreams }: StatsSnapshot): void {

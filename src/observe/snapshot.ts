@@ -130,6 +130,10 @@ export interface PoolSnapshot {
   active: number;
   idle: number;
   connecting: number;
+  /** What the upstream speaks; null = not known before the first connection. */
+  protocol: 'h1' | 'h2' | null;
+  /** HTTP/2 streams now, and as many as all connections together may carry; 0 with HTTP/1. */
+  streams: { open: number; max: number };
   opened: number;
   closed: number;
   /** Why connections were closed: idle_timeout, lifetime, max_requests, surplus, upstream, error, aborted, ... */
@@ -192,6 +196,22 @@ export interface WholeCacheSnapshot extends CacheSnapshot {
   redis: RedisSnapshot | null;
 }
 
+/** Bytes and messages of WebSockets, both ways as seen from the client. */
+export interface WebSocketSnapshot {
+  /** Now, those that are still being opened included. */
+  open: number;
+  max: number;
+  opened: number;
+  /** For want of a place. */
+  refused: number;
+  /** By the code of the first Close frame, from either side; `none` = it ended without. */
+  closed_by_code: Record<string, number>;
+  bytes_in: number;
+  bytes_out: number;
+  messages_in: number;
+  messages_out: number;
+}
+
 export interface UpstreamSnapshot {
   url: string;
   limiter: string | null;
@@ -214,12 +234,16 @@ export interface UpstreamSnapshot {
   feedback: FeedbackSnapshot | null;
   bytes_in: number;
   bytes_out: number;
+  /** Comments sent to clients of event streams while the upstream was silent. */
+  heartbeats: number;
   latency_ms: WindowMs;
   ttfb_ms: WindowMs;
   overhead_ms: WindowMs;
   /** null = nothing of it is stored or shared */
   cache: CacheSnapshot | null;
   pool: PoolSnapshot;
+  /** null = they are off */
+  websocket: WebSocketSnapshot | null;
 }
 
 export interface ProcessSnapshot {
@@ -234,6 +258,12 @@ export interface ProcessSnapshot {
 
 export interface ListenerSnapshot {
   connections: number;
+  /** Closed as soon as they came: max_connections others had requests under way. */
+  connections_refused: number;
+  /** Closed to make room for another: idle for longest. */
+  connections_dropped: number;
+  /** TLS handshakes with clients that came to nothing. */
+  tls_failed: number;
   in_flight: number;
   requests: number;
   /** Requests answered without an upstream: unknown route, bad target, malformed head; by failure code. */

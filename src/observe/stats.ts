@@ -38,6 +38,8 @@ export class UpstreamStats {
   hedgesWon = 0;
   bytesIn = 0;
   bytesOut = 0;
+  /** Comments sent to clients while the upstream was silent. */
+  heartbeats = 0;
   readonly failures = new Tally();
   readonly latency = new RollingHistogram();
   readonly ttfb = new RollingHistogram();
@@ -86,6 +88,33 @@ export class UpstreamStats {
     if (this.#head.total === 0) return;
     this.#learnHead();
     this.#head.rotate();
+  }
+}
+
+/** The codes of Close frames come from outside: beyond so many different ones they count as `other`. */
+const MAX_CLOSE_CODES = 32;
+
+/** One upstream's WebSockets. */
+export class WebSocketStats {
+  /** Places taken, by handshakes too. */
+  open = 0;
+  opened = 0;
+  /** Beyond `websocket.max`. */
+  refused = 0;
+  bytesIn = 0;
+  bytesOut = 0;
+  messagesIn = 0;
+  messagesOut = 0;
+  readonly #closedBy = new Map<string, number>();
+
+  /** @param code of the first Close frame, or that there was none */
+  closed(code: string): void {
+    const key = this.#closedBy.has(code) || this.#closedBy.size < MAX_CLOSE_CODES ? code : 'other';
+    this.#closedBy.set(key, (this.#closedBy.get(key) ?? 0) + 1);
+  }
+
+  closedByCode(): Record<string, number> {
+    return Object.fromEntries(this.#closedBy);
   }
 }
 
@@ -164,6 +193,11 @@ export class LimiterStats {
 /** What the listener saw besides the exchanges. */
 export class ListenerStats {
   connections = 0;
+  /** Closed at once, as max_connections were busy; and those that made room, idle for longest. */
+  connectionsRefused = 0;
+  connectionsDropped = 0;
+  /** Handshakes that came to no secure connection. */
+  tlsFailed = 0;
   requests = 0;
   inFlight = 0;
   /** Answered without an upstream, by failure code. */

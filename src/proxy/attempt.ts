@@ -8,7 +8,7 @@ import { FillerWatch } from '../http/filler.ts';
 import { readResponseHead } from '../http/response-head.ts';
 import { upstreamPath } from '../http/target.ts';
 import { readTrailers } from '../http/trailers.ts';
-import type { Connection } from '../upstream/connection.ts';
+import { type Carrier, NEVER_PROCESSED, PROTOCOL_ERROR } from '../upstream/carrier.ts';
 import type { DialFailure } from '../upstream/dial.ts';
 import type { Seeker } from '../upstream/pool.ts';
 import type { UpstreamTarget } from '../upstream/upstream-target.ts';
@@ -37,7 +37,7 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
   readonly startedAt: number;
   /** Of the target's breaker. */
   readonly #ticket: number;
-  #connection: Connection | null = null;
+  #connection: Carrier | null = null;
   #controller: Dispatcher.DispatchController | null = null;
   #cancelled = false;
   #streams = false;
@@ -88,13 +88,17 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
     return this.#connection ? this.startedAt - this.#connection.idleSince : 0;
   }
 
+  get bypasses(): boolean {
+    return this.#exchange.way === this.#exchange.upstream.bypass;
+  }
+
   get #isProbe(): boolean {
     return this.#target.breaker?.isProbe(this.#ticket) ?? false;
   }
 
   // ---- the pool's word
 
-  connected(connection: Connection): void {
+  connected(connection: Carrier): void {
     const exchange = this.#exchange;
     const { pool, config } = this.#target;
     this.#connection = connection;
@@ -195,14 +199,16 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
       return;
     }
     const now = exchange.shared.now();
-    const head = readResponseHead(controller.rawHeaders as unknown as Buffer[], status);
+    const raw = controller.rawHeaders as unknown as Buffer[];
+    if (this.#isTooLarge(raw, reason)) return;
+    const head = readResponseHead(raw, status, this.#connection!.answerVersion);
     if (head.problem) {
       this.#abort('upstream_protocol_error', head.problem);
       return;
     }
     const hasBody = exchange.client.method !== 'HEAD' && status !== 204 && status !== 304;
     this.#declared = hasBody ? head.contentLength : -1;
-    this.#endsAtClose = hasBody && head.contentLength < 0 && !head.chunked;
+    this.#endsAtClose = hasBody && head.contentLength < 0 && !head.chunked && !this.#connection!.marksEnds;
     exchange.headAt = now;
     if (exchange.upstream.hedging) exchange.upstream.stats.headCame(now - this.startedAt);
     if (exchange.sentAt < 0) exchange.sentAt = now; // it answered before it had the whole request
@@ -262,10 +268,22 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
       this.#abort('upstream_protocol_error', `more than ${MAX_INTERIM} interim answers`);
       return;
     }
-    // 100 and 101 were not asked for and below is no status at all: undici refuses them next.
+    // 100 and 101 were not asked for and below is no status at all: undici refuses them next, over HTTP/2 nghttp2 has all but 100.
     if (status < 102) return;
-    const head = readResponseHead(controller.rawHeaders as unknown as Buffer[], status);
-    this.#exchange.interim(status, reason, head.headers);
+    const raw = controller.rawHeaders as unknown as Buffer[];
+    if (this.#isTooLarge(raw, reason)) return;
+    const head = readResponseHead(raw, status, this.#connection!.answerVersion);
+    if (head.problem) this.#abort('upstream_protocol_error', head.problem);
+    else this.#exchange.interim(status, reason, head.headers);
+  }
+
+  /** undici counts the bytes of names and values alone: many fields are cheap there, and a reason is not counted at all. */
+  #isTooLarge(raw: readonly Buffer[], reason = ''): boolean {
+    const { maxHeaders, maxHeadBytes } = this.#target.config;
+    if (raw.length <= 2 * maxHeaders && reason.length <= maxHeadBytes) return false;
+    const what = raw.length > 2 * maxHeaders ? `more than ${maxHeaders} fields` : 'its reason phrase alone is';
+    this.#abort('upstream_head_too_large', what);
+    return true;
   }
 
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
@@ -291,7 +309,10 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
     // undici ends an answer of unknown length cleanly on a reset; it may have been cut anywhere.
     if (this.#endsAtClose && this.#connection!.socketError)
       this.#failed('upstream_cut', this.#connection!.socketError.code ?? '', false);
-    else this.#finish(null, readTrailers(controller.rawTrailers as unknown as Buffer[] | null));
+    else {
+      const trailers = controller.rawTrailers as unknown as Buffer[] | null;
+      this.#finish(null, readTrailers(trailers, this.#target.config.maxHeaders));
+    }
   }
 
   onResponseError(_controller: unknown, error: Error & { code?: string }): void {
@@ -305,6 +326,8 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
       this.#failed(code, detail, false);
       return;
     }
+    // The upstream says that it did nothing. What it took of a streamed body is gone all the same.
+    if (error.code === NEVER_PROCESSED && !this.#streams) this.written = false;
     // A reused socket may have been closed by the peer before it could read: no byte of an answer is the sign, not a proof.
     this.#failed(code, detail, !this.written || (this.#reused && !this.#answering && code === 'upstream_reset'));
   }
@@ -414,8 +437,9 @@ function failureOf(error: Error & { code?: string }, begun: boolean): FailureCod
   return begun ? 'upstream_cut' : 'upstream_reset';
 }
 
-/** Bytes that are not HTTP/1.1, as opposed to a connection that ended within an answer. */
+/** Bytes that are not HTTP, as opposed to a connection that ended within an answer. */
 function isJunk(error: Error & { code?: string }, begun: boolean): boolean {
+  if (error.code === PROTOCOL_ERROR) return !begun;
   switch (error.name) {
     // By its name: undici 8.12.4 looks its parser's code up in the wrong table and leaves `code` undefined.
     case 'HTTPParserError':

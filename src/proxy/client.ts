@@ -10,6 +10,8 @@ export interface ClientListener {
   drained(): void;
   /** The client broke the protocol within its body. */
   malformed(detail: string): void;
+  /** The process will end: told to what would not end by itself. */
+  stopping?(): void;
   /** The process ends and cannot wait any longer. */
   stopped(): void;
   /** The client left; nothing can be written any more. */
@@ -47,6 +49,22 @@ export interface Client {
    * @param trailers fields after the body, flat; left out where the client's framing has no place for them
    */
   finish(last: Buffer | null, trailers?: readonly string[]): void;
-  /** Resets the connection: what was sent must not look complete. */
-  abort(): void;
+  /**
+   * Resets the connection: what was sent must not look complete.
+   * @param last of a body whose end shows (in chunks): these bytes leave first, behind what was written, and a FIN where its end
+   * would be
+   */
+  abort(last?: Buffer | null): void;
+}
+
+/** A client with a connection of its own, whose bytes can be anything after an upgrade. */
+export interface UpgradableClient extends Client {
+  /**
+   * Answers 101. From now on bytes pass as they are: the listener gets the client's by `bodyData` and its FIN by `bodyEnd`,
+   * `pauseBody` and `resumeBody` work on them, `write` sends without framing, `finish` sends a FIN after what was written, `abort` resets.
+   * After a `finish` without a listener the client's FIN is awaited for seconds only.
+   * @param headers flat pairs, Connection and Upgrade included
+   * @throws as begin
+   */
+  switchProtocols(headers: readonly string[]): void;
 }

@@ -32,7 +32,8 @@ const NEVER = Number.POSITIVE_INFINITY;
 
 /** The time of the deadline that may pass first, ms; Infinity = none. */
 export function nextDeadline(exchange: Exchange): number {
-  const first = Math.min(exchange.endsAt, phaseDeadline(exchange), firstEventDeadline(exchange));
+  let first = Math.min(exchange.endsAt, phaseDeadline(exchange), firstEventDeadline(exchange));
+  if (exchange.stream) first = Math.min(first, exchange.stream.nextAt(exchange.upstreamPaused));
   return exchange.hedgeAt < 0 ? first : Math.min(first, exchange.hedgeAt);
 }
 
@@ -40,6 +41,7 @@ export function nextDeadline(exchange: Exchange): number {
 export function dueFailure(exchange: Exchange, now: number): FailureCode | null {
   if (now >= exchange.endsAt) return now >= exchange.callerEndsAt ? 'deadline_exceeded' : 'total_timeout';
   if (now >= firstEventDeadline(exchange)) return 'first_event_timeout';
+  if (exchange.stream?.isTooSlow(now, exchange.upstreamPaused)) return 'stream_too_slow';
   if (now < phaseDeadline(exchange)) return null;
   switch (exchange.phase) {
     case Phase.Body:

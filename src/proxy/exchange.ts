@@ -22,6 +22,7 @@ import { report, serverTiming } from './report.ts';
 import { NO_RETRY } from './retry.ts';
 import { type Holder, NEXT, type Route, WAIT } from './route.ts';
 import type { Shared } from './shared.ts';
+import { type StreamWatch, watchStream } from './stream-watch.ts';
 
 /** A try at the upstream, as the exchange sees it. */
 export interface RunningAttempt {
@@ -126,6 +127,8 @@ export class Exchange implements ClientListener, Grantee, Expiring {
   pausedAt = -1;
   /** What the client had not taken yet when that was last looked at. */
   unsentBefore = -1;
+  /** null = nobody asked for it, or the answer has not begun. */
+  stream: StreamWatch | null = null;
 
   // The outcome.
   status = 0;
@@ -270,6 +273,7 @@ export class Exchange implements ClientListener, Grantee, Expiring {
   bodyData(chunk: Buffer): void {
     const body = this.body;
     if (!body || this.settled) return;
+    this.shared.turnover.passed(chunk.length);
     if (!body.add(chunk)) this.fail('body_memory_full', '');
     else if (this.phase === Phase.Body && body.fills(this.shared.bodyBufferBytes)) {
       // Full before its end: stop here, the rest streams once there is a permit.
@@ -333,13 +337,20 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     this.status = status;
     this.#begun = true;
     this.body?.answered();
+    const { stream } = this.way;
+    if (stream) {
+      this.stream = watchStream(this, stream, status, headers);
+      if (this.stream) this.rearm();
+    }
     return true;
   }
 
   /** Bytes of the answer, in the turn they came in. */
   write(chunk: Buffer): void {
-    this.bytesOut += chunk.length;
-    if (this.client.write(chunk)) return;
+    this.shared.turnover.passed(chunk.length);
+    const bytes = this.stream ? this.stream.passes(chunk, this.shared.now()) : chunk;
+    this.bytesOut += bytes.length;
+    if (this.client.write(bytes)) return;
     this.upstreamPaused = true;
     this.pausedAt = this.shared.now();
     this.unsentBefore = this.client.unsent;
@@ -351,6 +362,7 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     if (!this.upstreamPaused || this.settled) return;
     this.upstreamPaused = false;
     this.lastByteAt = this.shared.now();
+    this.stream?.resumed(this.lastByteAt);
     // The pause may have outlasted the idle deadline, and had none of its own.
     this.rearm();
     this.attempt?.resume();
@@ -358,8 +370,9 @@ export class Exchange implements ClientListener, Grantee, Expiring {
 
   /** @param trailers fields after the body, flat */
   finish(last: Buffer | null, trailers?: readonly string[]): void {
-    if (last) this.bytesOut += last.length;
-    this.client.finish(last, trailers);
+    const bytes = last && this.stream ? this.stream.passes(last, this.shared.now()) : last;
+    if (bytes) this.bytesOut += bytes.length;
+    this.client.finish(bytes, trailers);
     this.settle();
   }
 
@@ -375,7 +388,9 @@ export class Exchange implements ClientListener, Grantee, Expiring {
     this.hedge?.cancel();
     if (this.#begun || code === 'client_gone') {
       if (!this.#begun) this.status = FAILURES[code].status;
-      this.client.abort();
+      const lastWord = this.stream ? this.stream.lastWord(code, detail) : null;
+      if (lastWord) this.bytesOut += lastWord.length;
+      this.client.abort(lastWord);
     } else this.#answerFailure(code, detail);
     this.settle();
   }
@@ -454,8 +469,17 @@ export class Exchange implements ClientListener, Grantee, Expiring {
         this.hedgeAt = -1;
         this.shared.launchHedge(this);
       }
+      if (this.stream) this.#beat(this.stream, now);
       this.rearm();
     }
+  }
+
+  #beat(stream: StreamWatch, now: number): void {
+    const heartbeat = stream.heartbeat(this.client, now);
+    if (!heartbeat) return;
+    this.upstream.stats.heartbeats++;
+    this.bytesOut += heartbeat.length;
+    this.client.write(heartbeat);
   }
 
   // ---- the end

@@ -59,6 +59,7 @@ function writeLine(exchange: Exchange, totalMs: number, now: number): void {
     lane: exchange.lane === '' ? null : exchange.lane,
     target: exchange.via && exchange.upstream.targets.all.length > 1 ? exchange.via.url : null,
     retry_ms: exchange.attempts > 0 && exchange.retryMs !== 0 ? tenths(retryMs(exchange, now)) : null,
+    close_code: null,
   });
 }
 

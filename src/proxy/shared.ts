@@ -6,6 +6,7 @@ import type { TimerWheel } from '../flow/timer-wheel.ts';
 import type { AccessLogger } from '../observe/log.ts';
 import type { Exchange } from './exchange.ts';
 import type { Flight } from './flight.ts';
+import type { Tunnel } from './tunnel.ts';
 
 export interface Shared {
   readonly now: () => number;
@@ -13,6 +14,8 @@ export interface Shared {
   readonly wallClock: () => number;
   readonly wheel: TimerWheel;
   readonly bodyMemory: ByteBudget;
+  /** Hears of every piece of a body. */
+  readonly turnover: { passed(bytes: number): void };
   readonly bodyBufferBytes: number;
   /** Bytes per second */
   readonly bodyMinRate: number;
@@ -28,6 +31,6 @@ export interface Shared {
   readonly launchHedge: (exchange: Exchange) => void;
   /** A bug was caught; the exchange has failed with internal_error. */
   readonly onBug: (error: unknown) => void;
-  /** An exchange has given everything back. */
-  readonly onSettled: (exchange: Exchange) => void;
+  /** An exchange or a tunnel has given everything back. */
+  readonly onSettled: (settled: Exchange | Tunnel) => void;
 }

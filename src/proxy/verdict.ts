@@ -25,6 +25,7 @@ export function isDrop(code: FailureCode | null, status: number): boolean {
     case 'headers_timeout':
     case 'first_event_timeout':
     case 'idle_timeout':
+    case 'stream_too_slow':
     case 'total_timeout':
       return true;
     default:

@@ -39,6 +39,14 @@ export class AnswerWriter {
     this.#socket.write(head + CRLF, 'latin1');
   }
 
+  /** The head of a 101, at once; what is written behind it passes as it is. @throws as begin */
+  switchProtocols(headers: readonly string[]): void {
+    this.interim(101, '', headers);
+    this.#head = '';
+    this.#chunked = false;
+    this.#bodyAllowed = true;
+  }
+
   /**
    * @param stored the body's bytes are others' too: always sent by reference
    * @throws when a name or value would break the head apart

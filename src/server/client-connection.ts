@@ -11,8 +11,9 @@ import { type Expiring, Timer, type TimerWheel } from '../flow/timer-wheel.ts';
 import { ChunkedDecoder } from '../http/chunked.ts';
 import { type RequestHead, readRequestHead } from '../http/request-head.ts';
 import { hasBareLineFeed, parseHeadLines } from '../http/request-line.ts';
-import type { Client, ClientListener } from '../proxy/client.ts';
+import type { ClientListener, UpgradableClient } from '../proxy/client.ts';
 import { AnswerWriter, type Framing } from './answer-writer.ts';
+import type { IdleList, Waiting } from './idle-list.ts';
 import { PipelinedBytes } from './pipelined.ts';
 
 /**
@@ -23,6 +24,8 @@ const DISCARD_BYTES = 1024 * 1024;
 const DISCARD_MS = 5000;
 /** A client that takes not a byte of an answer that is over for so long is gone. */
 const STALL_MS = 75_000;
+/** A tunnel may be silent for as long as it likes: whether its client is still there the kernel asks. */
+const KEEP_ALIVE_MS = 60_000;
 /** Bytes of pipelined requests that may wait. */
 const MAX_PENDING_BYTES = 256 * 1024;
 const NEVER = Number.POSITIVE_INFINITY;
@@ -40,6 +43,8 @@ const State = {
   Answering: 2,
   /** nothing more is read */
   Closing: 3,
+  /** behind a 101: bytes are no longer ours to read */
+  Tunnel: 4,
 } as const;
 type State = (typeof State)[keyof typeof State];
 
@@ -49,19 +54,31 @@ export interface ListenerSide {
   readonly wheel: TimerWheel;
   readonly now: () => number;
   readonly closing: boolean;
-  accept(client: Client): void;
+  /** For good: what would not end by itself is told to. */
+  readonly stopping: boolean;
+  /** `/healthz` is a question to aiproxy, not to an upstream. */
+  readonly answersHealthz: boolean;
+  /** Those without a request: whoever may be dropped to make room. */
+  readonly idle: IdleList;
+  accept(client: UpgradableClient): void;
   /** A request was refused before it could be one. */
   refused(code: FailureCode): void;
   closed(connection: ClientConnection): void;
 }
 
-export class ClientConnection implements Client, Expiring, Framing {
+export class ClientConnection implements UpgradableClient, Expiring, Framing, Waiting {
   method = '';
   url = '';
   head: RequestHead = NO_HEAD;
   http10 = false;
   listener: ClientListener | null = null;
+  older: Waiting | null = null;
+  newer: Waiting | null = null;
+  waits = false;
+  /** Plain or secure. */
   readonly socket: Socket;
+  /** The connection below: the same one, but for TLS. */
+  readonly #raw: Socket;
   readonly #side: ListenerSide;
   readonly #writer: AnswerWriter;
   readonly #keepAliveField: string;
@@ -88,9 +105,10 @@ export class ClientConnection implements Client, Expiring, Framing {
   /** Bytes of answers that had not left when a deadline passed; -1 = none has passed. */
   #unsent = -1;
 
-  constructor(side: ListenerSide, socket: Socket) {
+  constructor(side: ListenerSide, socket: Socket, raw: Socket) {
     this.#side = side;
     this.socket = socket;
+    this.#raw = raw;
     this.#writer = new AnswerWriter(socket);
     this.#keepAliveField = `timeout=${Math.max(1, Math.floor(side.config.keepAliveTimeoutMs / 1000))}`;
     this.#waitUntil(side.now() + side.config.keepAliveTimeoutMs);
@@ -98,7 +116,8 @@ export class ClientConnection implements Client, Expiring, Framing {
     socket.on('data', (chunk: Buffer) => this.#consume(chunk));
     socket.on('drain', () => this.#drained());
     socket.on('end', () => this.#gone());
-    socket.on('error', () => {}); // 'close' follows and says the same
+    // 'close' follows and says the same; after an error of TLS only if we see to it.
+    socket.on('error', () => socket.destroy());
     socket.on('close', () => this.#closed());
   }
 
@@ -134,6 +153,10 @@ export class ClientConnection implements Client, Expiring, Framing {
     let from = 0;
     while (from < bytes.length) {
       if (this.#state === State.Closing) return;
+      if (this.#state === State.Tunnel) {
+        this.listener?.bodyData(from === 0 ? bytes : bytes.subarray(from));
+        return;
+      }
       if (this.#state === State.Answering) {
         this.#keepForLater(bytes.subarray(from));
         return;
@@ -161,6 +184,8 @@ export class ClientConnection implements Client, Expiring, Framing {
       if (!this.#withinHead) {
         this.#withinHead = true;
         this.#waitUntil(this.#side.now() + headTimeoutMs);
+        // A client that begins a request has just been heard of; one that never ends it makes room in its turn.
+        this.#side.idle.add(this);
       }
       this.#pending = Buffer.from(partial);
       return -1;
@@ -183,17 +208,22 @@ export class ClientConnection implements Client, Expiring, Framing {
     this.#bodyWanted = false;
     this.#discarded = 0;
     this.#unsent = -1;
+    this.#side.idle.remove(this);
     // A request whose framing is in doubt is the last one: nobody knows where the next begins. So is one that is not meant for us.
-    const isOurs = url.charCodeAt(0) === SLASH && method !== 'CONNECT' && !head.problem;
+    // Nor can anybody tell whether what follows an offer to switch protocols was meant to be HTTP.
+    const isOurs = url.charCodeAt(0) === SLASH && method !== 'CONNECT' && !head.problem && !head.websocket;
     this.#keepAlive = isOurs && !head.wantsClose && (!http10 || head.wantsKeepAlive);
     this.#decoder = head.chunked ? new ChunkedDecoder() : null;
     this.#bodyLeft = head.chunked ? NEVER : Math.max(0, head.contentLength);
     if (head.problem) this.#bodyLeft = 0;
     this.#state = this.#bodyLeft > 0 ? State.Body : State.Answering;
-    if (url === '/healthz' && (method === 'GET' || method === 'HEAD') && !head.problem) {
+    if (url === '/healthz' && this.#side.answersHealthz && (method === 'GET' || method === 'HEAD') && !head.problem) {
       this.begin(200, '', ['content-type', 'application/json', 'content-length', String(ALIVE.length)]);
       this.finish(ALIVE);
-    } else this.#side.accept(this);
+    } else {
+      this.#side.accept(this);
+      if (head.websocket && this.#side.stopping) this.stop();
+    }
   }
 
   /** @returns where the body's bytes ended, or -1 when the connection has had enough */
@@ -234,6 +264,8 @@ export class ClientConnection implements Client, Expiring, Framing {
 
   /** Pipelined requests wait as bytes, within bounds. */
   #keepForLater(bytes: Buffer): void {
+    if (this.head.websocket && !this.#answered)
+      this.listener?.malformed('bytes came before the protocols were switched');
     if (!this.#keepAlive) return; // behind the last request there is none (RFC 9112 section 9.6)
     const { maxPipelined, maxHeadBytes } = this.#side.config;
     this.#later ??= new PipelinedBytes(MAX_PENDING_BYTES, maxPipelined, maxHeadBytes);
@@ -254,6 +286,7 @@ export class ClientConnection implements Client, Expiring, Framing {
   /** Answers what cannot be a request, and ends the connection. */
   #refuse(code: FailureCode, detail: string): -1 {
     this.#side.refused(code);
+    this.#side.idle.remove(this);
     this.#keepAlive = false;
     this.method = '';
     this.http10 = false;
@@ -293,6 +326,15 @@ export class ClientConnection implements Client, Expiring, Framing {
     process.nextTick(flushHead, this);
   }
 
+  switchProtocols(headers: readonly string[]): void {
+    const { socket } = this;
+    this.#writer.switchProtocols(headers);
+    this.#state = State.Tunnel;
+    // A FIN of one side says nothing of the other's.
+    socket.allowHalfOpen = true;
+    this.#raw.setKeepAlive(true, KEEP_ALIVE_MS);
+  }
+
   flushHead(): void {
     this.#writer.flushHead();
   }
@@ -305,17 +347,35 @@ export class ClientConnection implements Client, Expiring, Framing {
 
   finish(last: Buffer | null, trailers?: readonly string[]): void {
     this.#writer.finish(last, trailers);
+    if (this.#state === State.Tunnel) {
+      if (this.listener) this.socket.end();
+      else this.#close();
+      return;
+    }
     this.#answered = true;
+    this.#side.idle.add(this);
     if (this.#writer.endsAtClose || this.#side.closing) this.#keepAlive = false;
     if (!this.#keepAlive) this.#close();
     else if (this.#state === State.Answering) this.#nextRequest();
     else this.#discardBody();
   }
 
-  abort(): void {
+  abort(last: Buffer | null = null): void {
+    if (last) {
+      this.#writer.write(last);
+      // As after an answer: who never takes it must not keep a place from others.
+      this.#side.idle.add(this);
+      this.#close();
+      return;
+    }
     this.#state = State.Closing;
-    // A plain close looks like the end of the answer to an HTTP/1.0 client.
-    this.socket.resetAndDestroy();
+    // A plain close looks like the end of the answer to an HTTP/1.0 client, and so does the end of TLS. A unix socket knows no reset.
+    // While its FIN is on the way a reset is refused (libuv: EINVAL), and the socket would stay open; nothing is left to cut then.
+    // With TLS it is the secure socket that was ended: the one below never hears of it.
+    const ends = this.socket.writableEnded && this.socket.writableLength === 0;
+    if (this.#raw.remoteAddress === undefined || ends) this.#raw.destroy();
+    else this.#raw.resetAndDestroy();
+    this.socket.destroy();
   }
 
   /** The process ends: the exchange is cut, or told so while its answer has not begun. */
@@ -377,7 +437,28 @@ export class ClientConnection implements Client, Expiring, Framing {
 
   /** A listener that stops: an idle connection goes at once, another after its answer. */
   stop(): void {
-    if (this.isIdle) this.socket.destroy();
+    if (this.#side.stopping) this.listener?.stopping?.();
+    if (!this.isIdle) return;
+    if (this.socket.writableLength > 0) this.#close();
+    else this.#leave();
+  }
+
+  /** Room is needed for another connection. */
+  drop(): void {
+    const { socket } = this;
+    this.#side.closed(this);
+    // What has not left would make an answer look complete that is not.
+    if (socket.writableLength > 0) this.abort();
+    else this.#leave();
+  }
+
+  /** Nothing is under way: a FIN, with TLS what announces it, and no more is read. */
+  #leave(): void {
+    this.#state = State.Closing;
+    this.#side.idle.remove(this);
+    this.#waitUntil(this.#side.now() + DISCARD_MS);
+    const { socket } = this;
+    socket.end(() => socket.destroy());
   }
 
   #drained(): void {
@@ -392,7 +473,8 @@ export class ClientConnection implements Client, Expiring, Framing {
   }
 
   #gone(): void {
-    if (this.listener) this.listener.gone();
+    if (this.listener && this.#state === State.Tunnel) this.listener.bodyEnd();
+    else if (this.listener) this.listener.gone();
     else if (this.#state !== State.Closing) this.socket.end();
   }
 
@@ -423,6 +505,7 @@ export class ClientConnection implements Client, Expiring, Framing {
     // A FIN would make what is lost look complete to an HTTP/1.0 client.
     else if (this.socket.writableLength > 0) this.abort();
     else if (this.#state === State.Body) this.#close();
+    else if (this.#state === State.Head) this.#leave();
     else this.#cut();
   }
 

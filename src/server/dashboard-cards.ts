@@ -79,12 +79,18 @@ const TIMES = [
   ['Opening a connection', (numbers) => numbers.pool.connect_ms],
 ];
 
+function webSocketsText(sockets) {
+  if (sockets === null) return null;
+  const text = count(sockets.open) + ' of ' + limit(sockets.max) + ' open, ' + count(sockets.opened) + ' so far';
+  return sockets.refused > 0 ? [text + ', ' + count(sockets.refused) + ' refused', 'warn'] : text;
+}
+
 function answersPart() {
   const total = make('span', {});
   const split = bar(CLASSES);
   const codes = chips('Answers by status code');
   const failures = chips('Failures by code');
-  const traffic = facts('Received', 'Sent', ...TRIES);
+  const traffic = facts('Received', 'Sent', 'WebSockets', ...TRIES);
   const failed = make('p', { class: 'failed' }, 'Failures');
   const root = make('section', {}, make('h4', {}, 'Answers ', total), split.root, codes.root, failed, failures.root, traffic.root);
   return {
@@ -100,7 +106,7 @@ function answersPart() {
       codes.update(numbers.status, classOf);
       failures.update(numbers.failures, () => 'failure');
       put(failed, sum(numbers.failures) > 0 ? 'Failures' : 'No failures');
-      traffic.update(bytes(numbers.bytes_in), bytes(numbers.bytes_out), ...triesText(numbers));
+      traffic.update(bytes(numbers.bytes_in), bytes(numbers.bytes_out), webSocketsText(numbers.websocket), ...triesText(numbers));
     },
   };
 }

@@ -1,6 +1,7 @@
 // Reads the running objects and says what /stats and /metrics tell.
 
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
+import { shownUrl } from '../config/base-url.ts';
 import type { ByteBudget } from '../flow/byte-budget.ts';
 import type { Limiter } from '../flow/limiter.ts';
 import type {
@@ -12,8 +13,9 @@ import type {
   ProcessSnapshot,
   StatsSnapshot,
   UpstreamSnapshot,
+  WebSocketSnapshot,
 } from '../observe/snapshot.ts';
-import type { LimiterStats, ListenerStats } from '../observe/stats.ts';
+import type { LimiterStats, ListenerStats, WebSocketStats } from '../observe/stats.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import { type CacheSources, cacheSnapshot, wholeCacheSnapshot } from './cache-gauges.ts';
 import { lanesSnapshot, resilienceSnapshot } from './resilience-gauges.ts';
@@ -70,6 +72,9 @@ export class Gauges {
       process: this.#process(),
       listener: {
         connections: listener.connections,
+        connections_refused: listener.connectionsRefused,
+        connections_dropped: listener.connectionsDropped,
+        tls_failed: listener.tlsFailed,
         in_flight: listener.inFlight,
         requests: listener.requests,
         refused: listener.refused.snapshot(),
@@ -150,7 +155,7 @@ function limiterSnapshot(limiter: Limiter, stats: LimiterStats): LimiterSnapshot
 function upstreamSnapshot(upstream: Upstream, maxBytes: number): UpstreamSnapshot {
   const { stats, config } = upstream;
   return {
-    url: config.origin + config.basePath,
+    url: shownUrl(config),
     limiter: config.limiter,
     requests: stats.requests,
     in_flight: stats.inFlight,
@@ -160,11 +165,27 @@ function upstreamSnapshot(upstream: Upstream, maxBytes: number): UpstreamSnapsho
     ...resilienceSnapshot(upstream, performance.now()),
     bytes_in: stats.bytesIn,
     bytes_out: stats.bytesOut,
+    heartbeats: stats.heartbeats,
     latency_ms: stats.latency.window(),
     ttfb_ms: stats.ttfb.window(),
     overhead_ms: stats.overhead.window(),
     cache: upstream.cache ? cacheSnapshot(upstream.cache.counters, maxBytes) : null,
     pool: poolSnapshot(upstream),
+    websocket: upstream.webSockets ? webSocketSnapshot(upstream.webSockets, config.websocket!.max) : null,
+  };
+}
+
+function webSocketSnapshot(stats: WebSocketStats, max: number): WebSocketSnapshot {
+  return {
+    open: stats.open,
+    max,
+    opened: stats.opened,
+    refused: stats.refused,
+    closed_by_code: stats.closedByCode(),
+    bytes_in: stats.bytesIn,
+    bytes_out: stats.bytesOut,
+    messages_in: stats.messagesIn,
+    messages_out: stats.messagesOut,
   };
 }
 
@@ -176,6 +197,8 @@ function poolSnapshot(upstream: Upstream): PoolSnapshot {
     active: sum(pools, (pool) => pool.active),
     idle: sum(pools, (pool) => pool.idle),
     connecting: sum(pools, (pool) => pool.connecting),
+    protocol: protocolOf(pools),
+    streams: { open: sum(pools, (pool) => pool.streams), max: protocolOf(pools) === 'h2' ? upstream.slots.max : 0 },
     opened: stats.opened,
     closed: stats.closed,
     closed_by: stats.closedBy.snapshot(),
@@ -188,6 +211,12 @@ function poolSnapshot(upstream: Upstream): PoolSnapshot {
     tls_ms: stats.tls.window(),
     saved_ms: Math.round(stats.reused * stats.connect.mean),
   };
+}
+
+/** h2 when any of its servers speaks it. */
+function protocolOf(pools: readonly { readonly protocol: 'h1' | 'h2' | null }[]): 'h1' | 'h2' | null {
+  const known = pools.map(({ protocol }) => protocol);
+  return known.includes('h2') ? 'h2' : (known.find((protocol) => protocol !== null) ?? null);
 }
 
 function sum<T>(all: readonly T[], value: (one: T) => number): number {

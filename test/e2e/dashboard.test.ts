@@ -41,7 +41,7 @@ async function open(url: string, virtualMs: number): Promise<{ dom: string; comp
 async function show(t: Test, source: FakeStats, virtualMs = 5_000) {
   const statsPort = new StatsPort(source, []);
   t.teardown(() => statsPort.stop());
-  const { port } = await statsPort.start({ host: '127.0.0.1', port: 0, text: '127.0.0.1:0' });
+  const { port } = await statsPort.start({ host: '127.0.0.1', port: 0, path: '', text: '127.0.0.1:0' });
   return open(`http://127.0.0.1:${port}/`, virtualMs);
 }
 
@@ -328,4 +328,9 @@ t.test('a port that stops answering is said clearly, with the last numbers kept'
   t.match(dom, /The stats port cannot be reached since \d\d:\d\d:\d\d \(it answered 500\)/);
   t.match(dom, 'data-state="unreachable">unreachable<');
   t.match(dom, '<h3>openai</h3>');
+});
+
+t.test('WebSockets of an upstream that takes them', { skip: missing }, async (t) => {
+  const { dom } = await showBusy();
+  t.match(dom, /WebSockets<\/dt><dd[^>]*>\d+ of 200 open, [\d,]+ so far, 3 refused</);
 });

@@ -225,8 +225,9 @@ one honest queue, true numbers.
 Options:
   -V, --version            output the version number
   -c, --config <file>      the YAML config (see config/aiproxy.yaml)
-  --listen <host:port>     instead of the config file’s listen
-  --stats <host:port>      instead of the config file’s stats
+  --listen <address>       host:port or unix:/path.sock, instead of the config
+                           file’s listen
+  --stats <address>        the same instead of its stats
   --log-level <level>      trace, debug, info, warn, error, fatal or silent
   -h, --help               display help for command
 
@@ -259,7 +260,8 @@ Arguments:
                           of it
 
 Options:
-  --stats <url>           its stats port (default: http://127.0.0.1:9090)
+  --stats <url>           its stats port, or unix:/path.sock (default:
+                          http://127.0.0.1:9090)
   -X, --request <method>  the method (default: GET, with -d POST)
   -H, --header <line>     a header, 'name: value'; may be given again
   -d, --data <body>       the body; @file is read from a file, @- from standard

@@ -128,6 +128,42 @@ e2e('a request without a body carries none, and a POST says so', async (t, rig) 
   }
 });
 
+e2e('a POST without any length has no body, and what follows it is the next request', async (t, rig) => {
+  const upstream = await rig.upstream();
+  const proxy = await rig.one({ url: upstream.url });
+  for (const method of ['POST', 'PUT', 'PATCH', 'DELETE']) {
+    const client = await rig.client(proxy);
+    client.send(`${method} /ai/first HTTP/1.1\r\nhost: a\r\n\r\n${method} /ai/next HTTP/1.1\r\nhost: a\r\n\r\n`);
+    for (let i = 0; i < 2; i++) t.equal((await client.answer()).status, 200);
+    const both = upstream.requests.slice(-2);
+    t.same(
+      both.map((request) => `${request.method} ${request.target} ${request.bodyBytes}`),
+      [`${method} /first 0`, `${method} /next 0`],
+    );
+    for (const request of both) {
+      t.equal(request.get('transfer-encoding'), undefined, method);
+      t.equal(request.get('content-length') ?? '0', '0', method);
+    }
+  }
+});
+
+e2e('fields that several Connection lines of an answer name are dropped, however they are spelt', async (t, rig) => {
+  const upstream = await rig.upstream((_request, connection) => {
+    connection.send(
+      answer(
+        'ok',
+        'connection: X-One ,\tx-two\r\nCONNECTION: ,x-THREE,\r\nx-one: 1\r\nX-TWO: 2\r\nx-two: 2\r\nX-Three: 3\r\nx-four: 4\r\n',
+      ),
+    );
+  });
+  const proxy = await rig.one({ url: upstream.url });
+  const got = await rig.ask(proxy, '/ai/x');
+  t.same(
+    got.headers.map(([name]) => name.toLowerCase()).filter((name) => name.startsWith('x-')),
+    ['x-four'],
+  );
+});
+
 for (const keep of [true, false]) {
   e2e(
     `an early answer reaches the client, and the rest of the body is no request (${keep ? 'short' : 'long'} rest)`,

@@ -242,17 +242,3 @@ e2e('a connection without a request under way is closed after keepalive_timeout'
   const took = performance.now() - started;
   t.ok(took > 280 && took < 1000, `after ${took} ms`);
 });
-
-e2e('connections beyond max_connections are closed', async (t, rig) => {
-  const upstream = await rig.upstream();
-  const proxy = await rig.one({ url: upstream.url }, { listener: { maxConnections: 2 } });
-  const first = await rig.client(proxy);
-  const second = await rig.client(proxy);
-  await until('both counted', () => proxy.stats().listener.connections === 2);
-  const third = await rig.client(proxy);
-  await third.ended();
-  for (const client of [first, second]) {
-    client.send(requestText('/ai/x'));
-    t.equal((await client.answer()).status, 200);
-  }
-});

@@ -9,7 +9,7 @@ import { StatsPort, type StatsSource } from '../../src/server/stats-port.ts';
 import { parseExposition } from '../support/exposition-parser.ts';
 import { FakeStats } from '../support/fake-stats.ts';
 
-const at = (port: number, host = '127.0.0.1') => ({ host, port, text: `${host}:${port}` });
+const at = (port: number, host = '127.0.0.1') => ({ host, port, path: '', text: `${host}:${port}` });
 
 async function serve(
   t: Test,

@@ -8,6 +8,7 @@ import type {
   MetricTotals,
   StatsSnapshot,
   UpstreamSnapshot,
+  WebSocketSnapshot,
   WholeCacheSnapshot,
   WindowMs,
 } from '../../src/observe/snapshot.ts';
@@ -119,6 +120,9 @@ export class FakeStats implements StatsSource {
       process: this.#process(112_300_000 + 3e6 * Math.sin(s / 40), 48_100_000 + 9e6 * Math.sin(s / 7)),
       listener: {
         connections: 143,
+        connections_refused: 2,
+        connections_dropped: 31,
+        tls_failed: 4,
         in_flight: upstreams.openai.in_flight + upstreams.deepseek.in_flight + upstreams.fatsecret.in_flight + 24,
         requests: 58_535 + Math.round(s * 50),
         refused: { unknown_upstream: 14, bad_target: 3 },
@@ -152,6 +156,9 @@ export class FakeStats implements StatsSource {
       process: this.#process(71_000_000, 21_000_000),
       listener: {
         connections: 0,
+        connections_refused: 0,
+        connections_dropped: 0,
+        tls_failed: 0,
         in_flight: 0,
         requests: 0,
         refused: {},
@@ -212,15 +219,19 @@ export class FakeStats implements StatsSource {
       retries: Math.round(failed / 2),
       bytes_in: requests * 2_400,
       bytes_out: requests * 5_100,
+      heartbeats: 0,
       latency_ms: window(p50, Math.round(rate * 60), 0.9),
       ttfb_ms: window(Math.round(p50 * 0.7), Math.round(rate * 60), 0.7),
       overhead_ms: window(0.21, Math.round(rate * 60), 1.2),
       cache: name === 'deepseek' ? null : cacheOf(requests, ms),
+      websocket: name === 'openai' ? webSockets(this.#s) : null,
       pool: {
         max,
         active,
         idle,
         connecting: active > max * 0.8 ? 2 : 0,
+        protocol: 'h1',
+        streams: { open: 0, max: 0 },
         opened: 214,
         closed: 214 - active - idle,
         closed_by: { idle_timeout: 120, lifetime: 31, upstream: 12, aborted: 4 },
@@ -341,6 +352,20 @@ function idleLimiter(): LimiterSnapshot {
   };
 }
 
+function webSockets(s: number): WebSocketSnapshot {
+  return {
+    open: Math.round(40 + 12 * Math.sin(s / 17)),
+    max: 200,
+    opened: 1_930 + Math.floor(s / 4),
+    refused: 3,
+    closed_by_code: { 1000: 1_702, 1001: 88, 1011: 4, none: 61 },
+    bytes_in: 84_000_000 + s * 40_000,
+    bytes_out: 310_000_000 + s * 150_000,
+    messages_in: 91_000 + s * 40,
+    messages_out: 240_000 + s * 110,
+  };
+}
+
 function idleUpstream(url: string): UpstreamSnapshot {
   return {
     ...plainPart(url),
@@ -353,15 +378,19 @@ function idleUpstream(url: string): UpstreamSnapshot {
     retries: 0,
     bytes_in: 0,
     bytes_out: 0,
+    heartbeats: 0,
     latency_ms: EMPTY,
     ttfb_ms: EMPTY,
     overhead_ms: EMPTY,
     cache: null,
+    websocket: null,
     pool: {
       max: 50,
       active: 0,
       idle: 2,
       connecting: 0,
+      protocol: 'h2',
+      streams: { open: 0, max: 5000 },
       opened: 2,
       closed: 0,
       closed_by: {},

@@ -13,18 +13,21 @@ import type {
   FlightsConfig,
   HedgeConfig,
   LimiterConfig,
+  ListenConfig,
   ListenerConfig,
   OverloadConfig,
   PoolConfig,
   RateLimitConfig,
   RedisConfig,
   RetriesConfig,
+  StreamConfig,
   TargetConfig,
   TimeoutsConfig,
   TlsConfig,
 } from '../../src/config/schema.ts';
 import { makeLog } from '../../src/observe/log.ts';
 import type { StatsSnapshot } from '../../src/observe/snapshot.ts';
+import type { ListeningAt } from '../../src/server/listener.ts';
 import { until } from './until.ts';
 
 export interface CacheOverrides extends Partial<Omit<CacheConfig, 'rules'>> {
@@ -58,11 +61,17 @@ export interface UpstreamOverrides {
   readonly rateLimits?: readonly Partial<RateLimitConfig>[];
   readonly feedback?: Partial<FeedbackConfig>;
   readonly lane?: string;
+  readonly stream?: Partial<StreamConfig>;
+  readonly websocket?: { readonly max: number };
+  readonly http2?: { readonly maxStreams: number };
   readonly maxHeadBytes?: number;
+  readonly maxHeaders?: number;
   readonly tls?: Partial<TlsConfig>;
 }
 
 export interface ConfigOverrides {
+  /** Further listeners behind the plain one of `url`. */
+  readonly listen?: readonly ListenConfig[];
   readonly upstreams: Readonly<Record<string, UpstreamOverrides>>;
   readonly limiters?: Readonly<Record<string, Partial<Omit<LimiterConfig, 'name'>>>>;
   readonly listener?: Partial<ListenerConfig>;
@@ -79,9 +88,9 @@ const NEVER = Number.POSITIVE_INFINITY;
 
 /** The schema's defaults, in ready numbers, with what a test wants different. */
 export function makeConfig(overrides: ConfigOverrides): Config {
-  const address = { host: '127.0.0.1', port: 0, text: '127.0.0.1:0' };
+  const address = { host: '127.0.0.1', port: 0, path: '', text: '127.0.0.1:0' };
   return {
-    listen: [address],
+    listen: [{ address, tls: null, authorize: [], upstream: null }, ...(overrides.listen ?? [])],
     stats: address,
     allowedHosts: [],
     log: { level: 'info', access: 'all', ...overrides.log },
@@ -131,9 +140,10 @@ export function makeConfig(overrides: ConfigOverrides): Config {
     })),
     upstreams: Object.entries(overrides.upstreams).map(([name, upstream]) => {
       const targets = (upstream.targets ?? [{ url: upstream.url! }]).map(makeTarget);
-      const { protocol, hostname, port, origin, basePath } = targets[0]!;
+      const { socketPath, protocol, hostname, port, origin, basePath } = targets[0]!;
       return {
         name,
+        socketPath,
         protocol,
         hostname,
         port,
@@ -164,7 +174,11 @@ export function makeConfig(overrides: ConfigOverrides): Config {
         coalesce: upstream.coalesce ?? upstream.cache !== undefined,
         targets,
         ...makeResilience(upstream),
+        stream: { heartbeatMs: NEVER, minRate: 0, minRateWindowMs: 30_000, errorEvent: false, ...upstream.stream },
+        websocket: upstream.websocket ?? null,
+        http2: upstream.http2 ?? null,
         maxHeadBytes: upstream.maxHeadBytes ?? 32 << 10,
+        maxHeaders: upstream.maxHeaders ?? 200,
         tls: { ca: null, servername: null, cert: null, key: null, ...upstream.tls },
       };
     }),
@@ -253,15 +267,18 @@ export const SECRET = 'sk-s3cr3t-never-to-be-seen';
 
 export class TestProxy {
   readonly port: number;
+  /** All listeners, in the order of the config. */
+  readonly listen: readonly ListeningAt[];
   readonly statsPort: number;
   readonly assembly: Assembly;
   /** Log lines as written. */
   readonly rawLog: string[];
   #stopped: Promise<void> | null = null;
 
-  private constructor(assembly: Assembly, port: number, statsPort: number, rawLog: string[]) {
+  private constructor(assembly: Assembly, listen: readonly ListeningAt[], statsPort: number, rawLog: string[]) {
     this.assembly = assembly;
-    this.port = port;
+    this.listen = listen;
+    this.port = listen[0]!.port;
     this.statsPort = statsPort;
     this.rawLog = rawLog;
   }
@@ -276,7 +293,7 @@ export class TestProxy {
     });
     const assembly = assemble(config, dump, '0.0.0-test', log, () => void assembly.drain.start(), wallClock);
     const { listen, stats } = await assembly.start();
-    return new TestProxy(assembly, listen[0]!.port, stats.port, rawLog);
+    return new TestProxy(assembly, listen, stats.port, rawLog);
   }
 
   get url(): string {
@@ -323,6 +340,7 @@ export class TestProxy {
     }
     for (const [name, upstream] of Object.entries(upstreams)) {
       gauges.push([`${name}.in_flight`, upstream.in_flight]);
+      gauges.push([`${name}.websocket.open`, upstream.websocket?.open ?? 0]);
       gauges.push([`${name}.pool.active`, upstream.pool.active], [`${name}.pool.connecting`, upstream.pool.connecting]);
       for (const { url, in_flight } of upstream.targets) gauges.push([`${name}.${url}.in_flight`, in_flight]);
     }

@@ -1,6 +1,7 @@
 // A client on a bare socket: sends exactly the bytes it is told, and reads answers knowing how each one ended.
 
 import { connect, type Socket } from 'node:net';
+import { type ConnectionOptions, connect as connectTls } from 'node:tls';
 import { within } from './until.ts';
 
 /** How an answer ended: by its own framing, by a FIN, or by a RST. */
@@ -58,6 +59,8 @@ export function valuesOf(head: RawHead, name: string): string[] {
 
 export class RawClient {
   readonly socket: Socket;
+  /** The connection below: the same one, but for TLS. */
+  readonly #raw: Socket;
   /** Everything received, exactly. */
   readonly received: Buffer[] = [];
   state: 'open' | 'fin' | 'reset' = 'open';
@@ -68,8 +71,9 @@ export class RawClient {
     kind: 'none',
   };
 
-  private constructor(socket: Socket) {
+  private constructor(socket: Socket, raw: Socket) {
     this.socket = socket;
+    this.#raw = raw;
     socket.setNoDelay(true);
     socket.on('data', (chunk: Buffer) => {
       this.received.push(chunk);
@@ -92,12 +96,20 @@ export class RawClient {
   }
 
   static async connect(port: number, host = '127.0.0.1'): Promise<RawClient> {
-    const socket = connect({ port, host, allowHalfOpen: true });
+    return await RawClient.reach({ text: `${host}:${port}`, port });
+  }
+
+  /** Connects to `host:port` or `unix:/path`, and with TLS options speaks TLS there. */
+  static async reach({ text, port }: { text: string; port: number }, tls?: ConnectionOptions): Promise<RawClient> {
+    const host = text.slice(0, text.lastIndexOf(':')).replace(/^\[|\]$/g, '');
+    const place = text.startsWith('unix:') ? { path: text.slice('unix:'.length) } : { port, host };
+    const raw = connect({ ...place, allowHalfOpen: true });
+    const socket = tls ? connectTls({ socket: raw, servername: 'localhost', ...tls }) : raw;
     await new Promise<void>((resolve, reject) => {
-      socket.once('connect', resolve);
+      socket.once(tls ? 'secureConnect' : 'connect', resolve);
       socket.once('error', reject);
     });
-    return new RawClient(socket);
+    return new RawClient(socket, raw);
   }
 
   send(bytes: string | Uint8Array): this {
@@ -115,7 +127,8 @@ export class RawClient {
   }
 
   reset(): void {
-    this.socket.resetAndDestroy();
+    if (this.#raw.remoteAddress === undefined) this.#raw.destroy();
+    else this.#raw.resetAndDestroy();
   }
 
   destroy(): void {

@@ -1,8 +1,9 @@
 // What an e2e test works with: upstreams, a proxy and clients that are all closed and checked when the test is over.
 
 import type { RequestListener } from 'node:http';
-import type { TlsOptions } from 'node:tls';
+import type { ConnectionOptions, TlsOptions } from 'node:tls';
 import t, { type Test } from 'tap';
+import type { ListeningAt } from '../../src/server/listener.ts';
 import { assertNothingLeft, type ConfigOverrides, SECRET, TestProxy, type UpstreamOverrides } from './proxy.ts';
 import { type RawAnswer, RawClient } from './raw-client.ts';
 import { until } from './until.ts';
@@ -74,6 +75,13 @@ export class Rig {
     return client;
   }
 
+  /** A client of any listener of a proxy; without TLS options it speaks none. */
+  async clientAt(at: ListeningAt, tls?: ConnectionOptions): Promise<RawClient> {
+    const client = await RawClient.reach(at, tls);
+    this.#clients.push(client);
+    return client;
+  }
+
   /** A client that has sent one request. */
   async sent(proxy: TestProxy, path: string, ask: Ask = {}): Promise<RawClient> {
     const client = await this.client(proxy);
@@ -102,7 +110,13 @@ export class Rig {
 
 /** Sockets, servers and timers that keep the process alive. */
 function handles(): Record<string, number> {
-  const counts: Record<string, number> = { TCPSocketWrap: 0, TCPServerWrap: 0, Timeout: 0 };
+  const counts: Record<string, number> = {
+    TCPSocketWrap: 0,
+    TCPServerWrap: 0,
+    PipeWrap: 0,
+    PipeServerWrap: 0,
+    Timeout: 0,
+  };
   for (const kind of process.getActiveResourcesInfo()) {
     if (kind in counts) counts[kind]!++;
   }

@@ -298,8 +298,29 @@ t.test('an answer says how its body ends', async (t) => {
   t.match(response(200, 'A', '1'), { contentLength: -1, chunked: false, problem: '' });
   t.match(response(304, 'content-length', '12'), { headers: ['content-length', '12'] }, 'the length of what is cached');
   t.same(response(204, 'content-length', '0').headers, [], 'RFC 9110 section 8.6: none with 204');
-  const twice = response(200, 'Content-Length', '5', 'A', '1', 'content-length', '5');
-  t.same(twice, { headers: ['Content-Length', '5', 'A', '1'], contentLength: 5, chunked: false, problem: '' });
+  t.same(response(103, 'content-length', '5', 'link', 'x').headers, ['link', 'x'], 'nor with an interim answer');
+});
+
+t.test('an answer whose length could be read in two ways has a problem', async (t) => {
+  for (const value of ['', '+5', '-5', '5, 5', '5 ', ' 5', '0x5', '5.0', '5e0', '9007199254740992', '1'.repeat(400)]) {
+    t.match(response(200, 'Content-Length', value).problem, /Content-Length is not a number/, `"${value}"`);
+  }
+  t.match(response(200, 'Content-Length', '9007199254740991'), { contentLength: 2 ** 53 - 1, problem: '' });
+  t.match(response(200, 'Content-Length', '05'), { contentLength: 5, problem: '' });
+  t.match(response(200, 'Content-Length', '5', 'content-length', '5').problem, /more than one/);
+  for (const pairs of [
+    ['Content-Length', '5', 'Transfer-Encoding', 'chunked'],
+    ['Transfer-Encoding', 'chunked', 'Content-Length', '5'],
+  ])
+    t.match(response(200, ...pairs).problem, /both/);
+});
+
+t.test('an answer is of HTTP/1.1 or of HTTP/1.0, and that has no Transfer-Encoding', async (t) => {
+  const of = (version: number, ...raw: string[]) => readResponseHead(bytes(raw), 200, version).problem;
+  t.equal(of(11, 'transfer-encoding', 'chunked'), '');
+  t.equal(of(10, 'content-length', '5'), '');
+  t.match(of(10, 'transfer-encoding', 'chunked'), /HTTP\/1.0 has no/);
+  for (const version of [9, 12, 20, 30]) t.match(of(version, 'content-length', '5'), /its status line/, `${version}`);
 });
 
 t.test('bytes above 127 of an answer pass as they are', async (t) => {
@@ -388,5 +409,6 @@ t.test('an answer whose transfer coding is not chunked alone has a problem', asy
     '',
     'twice',
   );
-  t.equal(readResponseHead(bytes(['Transfer-Encoding', 'Chunked']), 200).problem, '');
+  for (const value of ['Chunked', 'chunked ', 'chunked \t'])
+    t.equal(readResponseHead(bytes(['Transfer-Encoding', value]), 200).problem, '', `"${value}"`);
 });

@@ -36,6 +36,21 @@ t.test('a target is its first segment and, byte for byte, the rest', async (t) =
   }
 });
 
+t.test('where the whole path is one upstream’s, its first segment names nothing', async (t) => {
+  const table: [url: string, path: string][] = [
+    ['/v1/models?limit=2', '/v1/models'],
+    ['/', '/'],
+    ['/?q=1', '/'],
+    ['/healthz', '/healthz'],
+    ['/other/v1', '/other/v1'],
+  ];
+  for (const [url, path] of table) {
+    const target = parseTarget(url, 'ai') as Target;
+    t.same(target, { name: 'ai', rest: url, queryAt: path.length }, url);
+    t.equal(upstreamPath('/base', target), `/base${url}`);
+  }
+});
+
 t.test('what is not a plain path is refused with a sentence that names no query', async (t) => {
   const table: [url: string, says: RegExp][] = [
     ['*', /asterisk/],
@@ -77,6 +92,7 @@ t.test('what is not a plain path is refused with a sentence that names no query'
     const problem = parseTarget(url);
     t.match(problem, says, JSON.stringify(url));
     t.notMatch(problem, 'secret');
+    t.equal(parseTarget(url, 'ai'), problem, 'also where the whole path is one upstream’s');
   }
 });
 

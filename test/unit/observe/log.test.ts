@@ -27,6 +27,7 @@ const LINE: AccessLine = {
   lane: null,
   target: null,
   retry_ms: null,
+  close_code: null,
 };
 
 t.test('a line is one JSON object with an ISO time, and without host and pid', async (t) => {

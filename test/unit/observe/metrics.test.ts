@@ -51,6 +51,9 @@ t.test('every family the alert rules may name is there', async (t) => {
     aiproxy_heap_used_bytes: 'gauge',
     aiproxy_event_loop_p99_seconds: 'gauge',
     aiproxy_listener_connections: 'gauge',
+    aiproxy_listener_connections_refused_total: 'counter',
+    aiproxy_listener_connections_dropped_total: 'counter',
+    aiproxy_listener_tls_failed_total: 'counter',
     aiproxy_listener_in_flight: 'gauge',
     aiproxy_listener_requests_total: 'counter',
     aiproxy_listener_refused_total: 'counter',
@@ -72,6 +75,7 @@ t.test('every family the alert rules may name is there', async (t) => {
     aiproxy_requests_total: 'counter',
     aiproxy_failures_total: 'counter',
     aiproxy_upstream_in_flight: 'gauge',
+    aiproxy_heartbeats_total: 'counter',
     aiproxy_retries_total: 'counter',
     aiproxy_maybe_billed_twice_total: 'counter',
     aiproxy_received_bytes_total: 'counter',
@@ -81,12 +85,23 @@ t.test('every family the alert rules may name is there', async (t) => {
     aiproxy_overhead_seconds: 'histogram',
     aiproxy_pool_connections: 'gauge',
     aiproxy_pool_connections_max: 'gauge',
+    aiproxy_pool_streams: 'gauge',
+    aiproxy_pool_streams_max: 'gauge',
     aiproxy_pool_opened_total: 'counter',
     aiproxy_pool_closed_total: 'counter',
     aiproxy_pool_reused_total: 'counter',
     aiproxy_pool_connect_failures_total: 'counter',
     aiproxy_pool_saved_seconds: 'gauge',
     aiproxy_pool_connect_seconds: 'histogram',
+    aiproxy_websockets_open: 'gauge',
+    aiproxy_websockets_max: 'gauge',
+    aiproxy_websockets_opened_total: 'counter',
+    aiproxy_websockets_refused_total: 'counter',
+    aiproxy_websockets_closed_total: 'counter',
+    aiproxy_websocket_received_bytes_total: 'counter',
+    aiproxy_websocket_sent_bytes_total: 'counter',
+    aiproxy_websocket_received_messages_total: 'counter',
+    aiproxy_websocket_sent_messages_total: 'counter',
     aiproxy_target_in_flight: 'gauge',
     aiproxy_target_attempts_total: 'counter',
     aiproxy_target_failures_total: 'counter',
@@ -140,6 +155,25 @@ t.test('every family the alert rules may name is there', async (t) => {
     aiproxy_cache_redis_dropped_total: 'counter',
     aiproxy_cache_redis_rejected_total: 'counter',
   });
+});
+
+t.test('WebSockets are told of upstreams that take them, and their ends by code', async (t) => {
+  const snapshot = new FakeStats().stats();
+  const { value, families } = read(renderMetrics(snapshot, fakeTotals()));
+  const { websocket } = snapshot.upstreams.openai!;
+  t.equal(value('aiproxy_websockets_open', { upstream: 'openai' }), websocket!.open);
+  t.equal(value('aiproxy_websockets_max', { upstream: 'openai' }), websocket!.max);
+  t.equal(value('aiproxy_websockets_opened_total', { upstream: 'openai' }), websocket!.opened);
+  t.equal(value('aiproxy_websockets_refused_total', { upstream: 'openai' }), websocket!.refused);
+  t.equal(value('aiproxy_websocket_received_bytes_total', { upstream: 'openai' }), websocket!.bytes_in);
+  t.equal(value('aiproxy_websocket_sent_bytes_total', { upstream: 'openai' }), websocket!.bytes_out);
+  t.equal(value('aiproxy_websocket_received_messages_total', { upstream: 'openai' }), websocket!.messages_in);
+  t.equal(value('aiproxy_websocket_sent_messages_total', { upstream: 'openai' }), websocket!.messages_out);
+  for (const [code, n] of Object.entries(websocket!.closed_by_code)) {
+    t.equal(value('aiproxy_websockets_closed_total', { upstream: 'openai', code }), n, code);
+  }
+  t.equal(snapshot.upstreams.deepseek!.websocket, null);
+  t.equal(families.get('aiproxy_websockets_open')!.series.size, 1, 'the others have none');
 });
 
 t.test('the cache is told by upstream and outcome, and an upstream without one has no line', async (t) => {

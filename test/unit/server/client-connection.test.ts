@@ -8,6 +8,7 @@ import t, { type Test } from 'tap';
 import type { ListenerConfig } from '../../../src/config/schema.ts';
 import type { Client, ClientListener } from '../../../src/proxy/client.ts';
 import { ClientConnection, type ListenerSide } from '../../../src/server/client-connection.ts';
+import { IdleList } from '../../../src/server/idle-list.ts';
 import { FakeClock, fakeWheel } from '../../support/fake-clock.ts';
 
 /** Takes what is written only while `open`; else it waits in the stream's buffer. */
@@ -17,6 +18,8 @@ class FakeSocket extends Duplex {
   /** A FIN was sent. */
   ended = false;
   wasReset = false;
+  /** As of a TCP connection. */
+  readonly remoteAddress = '127.0.0.1';
   #held: (() => void) | null = null;
 
   constructor() {
@@ -129,9 +132,10 @@ class Bench {
   readonly socket = new FakeSocket();
   readonly requests: string[] = [];
   readonly refused: string[] = [];
+  readonly idle = new IdleList();
   closed = 0;
   connection: ClientConnection;
-  side: { closing: boolean };
+  side: { closing: boolean; answersHealthz: boolean };
   onAccept: (client: Client) => void;
 
   constructor(
@@ -144,6 +148,8 @@ class Bench {
       wheel: this.wheel.wheel,
       now: this.clock.now,
       closing: false,
+      answersHealthz: true,
+      idle: this.idle,
       accept: (client: Client) => {
         this.requests.push(`${client.method} ${client.url}`);
         this.onAccept(client);
@@ -152,7 +158,9 @@ class Bench {
       closed: () => this.closed++,
     };
     this.side = side;
-    this.connection = new ClientConnection(side as unknown as ListenerSide, this.socket as unknown as Socket);
+    const socket = this.socket as unknown as Socket;
+    this.connection = new ClientConnection(side as unknown as ListenerSide, socket, socket);
+    this.idle.add(this.connection);
   }
 
   async send(text: string): Promise<void> {
@@ -621,9 +629,89 @@ bench('a listener that stops: idle connections go at once, busy ones after their
   t.equal(busy.requests.length, 1, 'what waits behind it is not begun');
   const idle = new Bench();
   idle.connection.stop();
+  await settle();
+  t.equal(idle.socket.ended, true);
   t.equal(idle.socket.destroyed, true);
   busy.socket.destroy();
   return idle;
+});
+
+bench('a listener that stops while an answer is still on its way: the connection goes when it has left', async (t) => {
+  const b = new Bench();
+  b.socket.open = false;
+  await b.send(GET);
+  b.connection.stop();
+  await settle();
+  t.equal(b.socket.ended, false);
+  b.socket.takeAll();
+  await settle();
+  t.equal(b.socket.answers, 1);
+  t.equal(b.socket.ended, true);
+  b.socket.destroy();
+  return b;
+});
+
+bench('a connection waits for a request from its start, not while one runs, and again after the answer', async (t) => {
+  let exchange: Listening | null = null;
+  const b = new Bench((client) => {
+    exchange = new Listening(client);
+  });
+  t.equal(b.connection.waits, true, 'it has never sent a byte');
+  await b.send(GET);
+  t.equal(b.connection.waits, false);
+  t.equal(b.idle.oldest, null);
+  exchange!.answer();
+  t.equal(b.connection.waits, true);
+  await b.send(post('content-length: 5\r\n', 'he'));
+  exchange!.answer();
+  t.equal(b.connection.waits, true, 'only the rest of a body that nobody wants is still to come');
+  await b.send('llo');
+  t.equal(b.connection.waits, true);
+  await b.send('junk\r\n\r\n');
+  t.equal(b.connection.waits, true, 'answered; there is nothing but its FIN to wait for');
+  return b;
+});
+
+bench('a head that has begun counts as a sign of life, and makes room in its turn', async (t) => {
+  const b = new Bench();
+  const other = { older: null, newer: null, waits: false, unsent: 0, drop: () => {} };
+  b.idle.add(other);
+  t.equal(b.idle.oldest, b.connection);
+  await b.send('GET / HT');
+  t.equal(b.idle.oldest, other);
+  await b.send('TP/1.1\r\nx');
+  b.idle.remove(other);
+  b.idle.add(other);
+  await b.send(': y\r\n');
+  t.equal(b.idle.oldest, b.connection, 'the bytes behind the first move it no more');
+  return b;
+});
+
+bench(
+  'a connection that is dropped for another ends at once, with a reset if an answer is still on its way',
+  async (t) => {
+    const quiet = new Bench();
+    quiet.connection.drop();
+    t.equal(quiet.closed, 1, 'it counts no more, though its socket is not closed yet');
+    await settle();
+    t.same([quiet.socket.ended, quiet.socket.wasReset, quiet.socket.destroyed], [true, false, true]);
+    const slow = new Bench();
+    slow.socket.open = false;
+    await slow.send(GET);
+    slow.connection.drop();
+    t.same([slow.socket.ended, slow.socket.wasReset], [false, true]);
+    await settle();
+    t.same([quiet.wheel.wheel.size, slow.wheel.wheel.size], [0, 0], 'no timer is left');
+    return new Bench();
+  },
+);
+
+bench('/healthz is an upstream’s where every path is', async (t) => {
+  const b = new Bench();
+  b.side.answersHealthz = false;
+  await b.send(GET.replace(/^GET \S+/, 'GET /healthz'));
+  t.same(b.requests, ['GET /healthz']);
+  return b;
 });
 
 bench('a listener that stops while a body is thrown away: the connection goes when it is', async (t) => {
@@ -636,5 +724,58 @@ bench('a listener that stops while a body is thrown away: the connection goes wh
   await b.send(`world${GET}`);
   t.equal(b.socket.ended, true);
   t.equal(b.requests.length, 1);
+  return b;
+});
+
+const LAST_WORDS = Buffer.from('event: error\n\n');
+
+bench('last words leave behind what was written, and then a FIN where the end of the answer would be', async (t) => {
+  const b = new Bench((client) => {
+    client.begin(200, '', ['date', 'x']);
+    client.write(Buffer.from('one'));
+    client.write(Buffer.from('two'));
+    client.abort(LAST_WORDS);
+  });
+  b.socket.open = false;
+  await b.send(GET + GET);
+  t.equal(b.socket.ended, false);
+  b.socket.takeAll();
+  await settle();
+  t.match(b.socket.taken, /\r\n\r\n3\r\none\r\n3\r\ntwo\r\ne\r\nevent: error\n\n\r\n$/);
+  t.equal(b.socket.ended, true);
+  t.equal(b.socket.wasReset, false);
+  t.same(b.requests, ['GET /ai/x'], 'what is behind it is no request');
+  await b.pass(5100);
+  t.equal(b.socket.destroyed, true, 'a client that does not close is not waited for');
+  return b;
+});
+
+bench('last words that nobody takes: a reset in the end', async (t) => {
+  const b = new Bench((client) => {
+    client.begin(200, '', ['date', 'x']);
+    client.abort(LAST_WORDS);
+  });
+  b.socket.open = false;
+  await b.send(GET);
+  await b.pass(5100);
+  t.equal(b.socket.destroyed, false);
+  await b.pass(76_000);
+  t.equal(b.socket.wasReset, true);
+  return b;
+});
+
+bench('one that was cut behind a last word, and is not read, makes room like any other that is answered', async (t) => {
+  const b = new Bench((client) => {
+    client.begin(200, '', ['content-type', 'text/event-stream']);
+  });
+  b.idle.remove(b.connection);
+  await b.send(GET);
+  b.socket.open = false;
+  t.equal(b.idle.oldest, null);
+  b.connection.abort(Buffer.from('event: error\n\n'));
+  t.equal(b.idle.oldest, b.connection);
+  b.connection.drop();
+  t.equal(b.socket.wasReset, true);
+  b.closed = 0; // drop() tells of the end at once, and the close again
   return b;
 });
