@@ -123,6 +123,8 @@ function mayAddTo({ client, forFlight }: Exchange, status: number, headers: read
     if (name.length === 12 && sameName(name, 'content-type')) isEventStream = isEventStreamType(headers[i + 1]!);
     else if (name.length === 14 && sameName(name, 'content-length')) return false;
     else if (name.length === 16 && sameName(name, 'content-encoding') && !isIdentity(headers[i + 1]!)) return false;
+    // Its bytes are vouched for (RFC 9530 section 2).
+    else if (name.length === 14 && sameName(name, 'content-digest')) return false;
   }
   return isEventStream;
 }

@@ -77,13 +77,19 @@ export class Listener implements ListenerSide, HandshakeEnd {
       });
     }
     await new Promise<void>((resolve, reject) => {
+      // POST /drain within the start closes what is not open yet: it must not open after that.
+      const stopped = () => reject(new Error(`cannot listen on ${text}: aiproxy is stopping`));
+      this.#server.once('close', stopped);
       this.#server.once('error', (error: NodeJS.ErrnoException) => reject(new Error(listenProblem(error, text))));
-      this.#server.listen(path === '' ? { host, port, backlog: BACKLOG } : { path, backlog: BACKLOG }, resolve);
+      if (this.#stopping) stopped();
+      else this.#server.listen(path === '' ? { host, port, backlog: BACKLOG } : { path, backlog: BACKLOG }, resolve);
     });
     // One client that could not be accepted (no memory, no file descriptor) is not worth the process.
     this.#server.on('error', () => {});
     if (path !== '') {
-      await chmod(path, SOCKET_MODE);
+      await chmod(path, SOCKET_MODE).catch((error: NodeJS.ErrnoException) => {
+        throw new Error(listenProblem(error, text));
+      });
       return { text: `unix:${path}`, port: 0 };
     }
     const bound = this.#server.address() as AddressInfo;

@@ -108,6 +108,7 @@ export class TlsDoor {
     return handshake;
   }
 
+  /** Within this call the connection below must not be destroyed along with the secure one: Node 26.10 dies of it (SIGSEGV). */
   #secured(socket: TLSSocket): void {
     // Node names the connection below nowhere else.
     const { _parent: raw } = socket as TLSSocket & { readonly _parent?: Socket };

@@ -78,6 +78,7 @@ const ANSWERS: [head: string, beats: boolean][] = [
   [chunkedHead('content-type: application/x-ndjson; like=text/event-stream\r\n'), false],
   [chunkedHead(`${EVENTS}Content-Encoding: gzip\r\n`), false],
   [chunkedHead(`${EVENTS}content-encoding: br\r\n`), false],
+  [chunkedHead(`${EVENTS}Content-Digest: sha-256=:AAAA:\r\n`), false],
   [`HTTP/1.1 200 OK\r\n${EVENTS}Content-Length: 100\r\n\r\n`, false],
   [chunkedHead(EVENTS, '206 Partial Content'), false],
 ];
