@@ -59,7 +59,8 @@ async function main(): Promise<number> {
   const config = template('kill-soak.yaml', { FIRST: upstreams[0]!.port, SECOND: upstreams[1]!.port });
   const proxy = await SoakProxy.start(config, (line) => {
     // A breaker that opens, or a queue that grows, is as it should be.
-    if (/"level":[56]0|bug/.test(line)) wrong(`logged: ${line.slice(0, 1500)}`);
+    const isWrong = /"level":[56]0|bug/.test(line) && !line.includes('the queue is very long');
+    if (isWrong) wrong(`logged: ${line.slice(0, 1500)}`);
   });
   const end = async () => {
     await proxy.stop();

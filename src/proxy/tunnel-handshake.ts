@@ -52,6 +52,7 @@ export class Handshake implements DialListener {
   #dial: Dial | null = null;
   #socket: Socket | null = null;
   #request: ClientRequest | null = null;
+  #answer: IncomingMessage | null = null;
   #interim = 0;
   /** The listener has heard the outcome, or does not want to. */
   #over = false;
@@ -85,7 +86,11 @@ export class Handshake implements DialListener {
     // A FIN of one side says nothing of the other's.
     socket.allowHalfOpen = true;
     // Whoever has it next hears of an error, too; but for a turn nobody has.
-    socket.on('error', () => socket.destroy());
+    socket.on('error', (error) => {
+      socket.destroy();
+      // To node:http a reset, too, is the end of an answer without a length.
+      if (!this.#answer?.complete) this.#answer?.destroy(error);
+    });
     this.#listener.requestSent();
     const library = createProxyServer();
     library.on('error', ignore);
@@ -181,6 +186,7 @@ export class Handshake implements DialListener {
       return;
     }
     this.#over = true;
+    this.#answer = answer;
     // What the library would write of it goes nowhere.
     this.#facade.destroy();
     this.#listener.answered({ status, reason: answer.statusMessage ?? '', headers: head.headers, body: answer });

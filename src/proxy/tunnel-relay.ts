@@ -79,11 +79,12 @@ export class Relay implements ClientListener, FacadeEnd, Expiring {
   bodyData(bytes: Buffer): void {
     const { messages } = this.#inward;
     this.#inward.pass(bytes);
+    // What leads nowhere keeps nothing open, and nobody has taken it.
+    if (this.#upstreamGone || this.#upstreamFinished) return;
     this.#tunnel.bytesIn += bytes.length;
     this.#stats.bytesIn += bytes.length;
     this.#stats.messagesIn += this.#inward.messages - messages;
     if (this.#closeBy !== NEVER) this.#closingGoesOn();
-    if (this.#upstreamGone || this.#upstreamFinished) return;
     if (!this.#facade.push(bytes)) {
       this.#clientPaused = true;
       this.#client.pauseBody();
@@ -334,7 +335,11 @@ export class Relay implements ClientListener, FacadeEnd, Expiring {
       // Leaves in this call, as nothing waits before it.
       upstream.write(maskedCloseFrame(GOING_AWAY, GOODBYE));
       upstream.destroy();
-    } else if (code === null || 'encrypted' in upstream || upstream.remoteAddress === undefined) upstream.destroy();
+      return;
+    }
+    // While a FIN is on the way a reset is refused, see ClientConnection.abort().
+    const ends = upstream.writableEnded && upstream.writableLength === 0;
+    if (code === null || ends || 'encrypted' in upstream || upstream.remoteAddress === undefined) upstream.destroy();
     else upstream.resetAndDestroy();
   }
 
