@@ -34,7 +34,7 @@ COPY --from=build /app/dist dist
 # The image's user `node`, by number: Kubernetes' runAsNonRoot cannot judge a name. All files are root's and read only for it.
 USER 1000:1000
 EXPOSE 8080 9090
-# Another stats port in the config: -e AIPROXY_HEALTH_URL=http://127.0.0.1:9191/healthz
+# Another stats port in the config: -e AIPROXY_HEALTH_URL=http://127.0.0.1:9191/healthz; one on a unix socket: --no-healthcheck.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 \
   CMD ["node", "--input-type=commonjs", "-e", "require('node:http').get(process.env.AIPROXY_HEALTH_URL ?? 'http://127.0.0.1:9090/healthz', (response) => process.exit(response.statusCode === 200 ? 0 : 1)).on('error', () => process.exit(1))"]
 # No tini: as process 1 aiproxy gets SIGTERM itself and has a handler for it, and it starts no processes whose ends would have to

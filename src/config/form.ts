@@ -85,7 +85,9 @@ const listener = section({
 const pool = section({
   connections: whole({ min: 1, max: 65_535 })
     .default(50)
-    .describe('Number of connections to this upstream at most; each carries one request at a time. Default 50.'),
+    .describe(
+      'Number of connections to this upstream at most; each carries one request at a time, many with HTTP/2. Default 50.',
+    ),
   keepalive: whole({ min: 0, max: 65_535 })
     .optional()
     .meta({ default: 20 })

@@ -44,6 +44,8 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
   /** The request (or some of it) was given to the socket. */
   written = false;
   #reused = false;
+  /** The upstream said that it never looked at the request. */
+  #unseen = false;
   /** Any byte of an answer came. */
   #answering = false;
   #interim = 0;
@@ -327,7 +329,10 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
       return;
     }
     // The upstream says that it did nothing. What it took of a streamed body is gone all the same.
-    if (error.code === NEVER_PROCESSED && !this.#streams) this.written = false;
+    if (error.code === NEVER_PROCESSED && !this.#streams) {
+      this.#unseen = true;
+      this.written = false;
+    }
     // A reused socket may have been closed by the peer before it could read: no byte of an answer is the sign, not a proof.
     this.#failed(code, detail, !this.written || (this.#reused && !this.#answering && code === 'upstream_reset'));
   }
@@ -397,13 +402,13 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
     this.#over = true;
     const exchange = this.#exchange;
     const over = exchange.settled || exchange.failure !== null;
-    if (again && !over && mayGoAgain(exchange, this.written, this.#idleMs, this.#isProbe)) {
+    if (again && !over && mayGoAgain(exchange, this.written, this.#idleMs, this.#isProbe, this.#unseen)) {
       exchange.slot ??= this.#connection ? this.#connection.takeSlotBack() : null;
       if (exchange.slot) {
         // The same server gets its second chance before it is judged: a restart, or a connection it had given up, is no failure yet.
         const elsewhere = exchange.upstream.targets.hasOpen(exchange.shared.now(), exchange.tried);
         this.#report(code, elsewhere);
-        if (!elsewhere) exchange.repeated = true;
+        if (!elsewhere) exchange.repeats++;
         if (this.written) exchange.sentTwice();
         // What was written may have cost the upstream's quota, and the next will.
         if (this.written && exchange.turnstiles.length > 0) exchange.retryIn(0);

@@ -93,7 +93,7 @@ export class Exchange implements ClientListener, Grantee, Expiring {
   /** The `bit`s of the servers tried. */
   tried = 0;
   /** What nothing was written of was sent to the same server once more. */
-  repeated = false;
+  repeats = 0;
   /** The body went to the upstream as it came: it cannot be sent again. */
   streamsBody = false;
   /** An attempt that was given up may have been carried out. */

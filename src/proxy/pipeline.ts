@@ -1,6 +1,7 @@
 // The life of a request, in order. Read this and you know the product.
 //
 //   listener → Entrance.accept: is the request well formed, which route? → new Exchange → advance() over the route's stages
+//                                    (a WebSocket goes another way: tunnel.ts)
 //   attempt → (retry: back to `guard`) → exchange.begin → exchange.write… → exchange.finish | fail → exchange.settle
 //
 // A stage is a plain function: NEXT goes on, DONE means an answer was given, WAIT means somebody will unpark the exchange.

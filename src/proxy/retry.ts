@@ -28,6 +28,9 @@ export function isReplayable(exchange: Exchange): boolean {
   return repeats || upstream.replayPaths.matches(target);
 }
 
+/** A request that was not looked at has not failed (RFC 9113 section 8.7): in a rolling restart several connections in a row may say goodbye. */
+const MAX_UNSEEN = 3;
+
 /** All of the body is in memory, and it is no longer than what may be sent again. */
 export function hasBodyStill({ body, upstream }: Exchange): boolean {
   const { retries } = upstream.config;
@@ -38,16 +41,23 @@ export function hasBodyStill({ body, upstream }: Exchange): boolean {
  * Another attempt at once, with the permit and the slot it has: nothing was written, or a connection that was open already died before
  * any byte of an answer (no proof that the upstream did nothing, hence only for what may be repeated).
  * @param idleMs how long the connection had been idle
+ * @param unseen the upstream said that it never looked at it
  */
-export function mayGoAgain(exchange: Exchange, written: boolean, idleMs: number, isProbe: boolean): boolean {
+export function mayGoAgain(
+  exchange: Exchange,
+  written: boolean,
+  idleMs: number,
+  isProbe: boolean,
+  unseen: boolean,
+): boolean {
   const { upstream, target, client, tried } = exchange;
   if (exchange.begun || exchange.hedge || exchange.isHedge) return false;
   if (written && !(hasBodyStill(exchange) && (isIdempotent(client.method) || upstream.replayPaths.matches(target))))
     return false;
   const now = exchange.shared.now();
-  // Each other server once; the same one once.
-  const isOpen =
-    upstream.targets.hasOpen(now, tried) || (!exchange.repeated && (isProbe || upstream.targets.hasOpen(now)));
+  // Each other server once, and the same one.
+  const mayRepeat = exchange.repeats < (unseen ? MAX_UNSEEN : 1);
+  const isOpen = upstream.targets.hasOpen(now, tried) || (mayRepeat && (isProbe || upstream.targets.hasOpen(now)));
   if (!isOpen) return false;
   // A server that resets what it has just used is having a bad day: two calls for each request would not help it.
   return !written || idleMs >= PAUSE_MS || upstream.retryBudget === null || upstream.retryBudget.trySpend(now);

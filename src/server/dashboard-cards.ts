@@ -111,11 +111,15 @@ function answersPart() {
   };
 }
 
+function streamsText(streams) {
+  return streams.max === 0 ? null : count(streams.open) + ' of ' + limit(streams.max);
+}
+
 function poolPart() {
   const total = make('span', {});
   const use = bar(['active', 'connecting', 'idle']);
   const legend = chips('Connections by state');
-  const reuse = facts('Reuse', 'Time saved', 'Opened', 'Closed', 'Failed to open');
+  const reuse = facts('Reuse', 'Time saved', 'Opened', 'Closed', 'Failed to open', 'HTTP/2 streams');
   const reasons = chips('Closed connections by reason');
   const root = make('section', {}, make('h4', {}, 'Connections ', total), use.root, legend.root, reuse.root, reasons.root);
   return {
@@ -126,7 +130,7 @@ function poolPart() {
       put(total, count(active + connecting + idle) + ' of ' + limit(max));
       use.update([active / whole, connecting / whole, idle / whole], active + ' active, ' + connecting + ' connecting, ' + idle + ' idle, of ' + max);
       legend.update({ active, connecting, idle }, (state) => state);
-      reuse.update(percent(pool.reuse_rate), duration(pool.saved_ms), count(pool.opened), count(pool.closed), count(pool.connect_failed));
+      reuse.update(percent(pool.reuse_rate), duration(pool.saved_ms), count(pool.opened), count(pool.closed), count(pool.connect_failed), streamsText(pool.streams));
       reasons.update(pool.closed_by, () => 'reason');
     },
   };

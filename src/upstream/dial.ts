@@ -35,6 +35,12 @@ export class Dialer {
         : null;
   }
 
+  /** A name stands for the address. */
+  get looksUp(): boolean {
+    const { hostname, socketPath } = this.config;
+    return socketPath === '' && !isIP(bare(hostname));
+  }
+
   open(listener: DialListener): Dial {
     return new Dial(this, listener);
   }
@@ -43,7 +49,7 @@ export class Dialer {
   connect(): Socket | TLSSocket {
     const { hostname, port, socketPath, tls, http2 } = this.config;
     if (socketPath !== '') return connectTcp({ path: socketPath });
-    const host = hostname.startsWith('[') ? hostname.slice(1, -1) : hostname;
+    const host = bare(hostname);
     if (!this.#context)
       return connectTcp({ host, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 });
     const servername = tls.servername ?? host;
@@ -70,6 +76,11 @@ export class Dialer {
   }
 }
 
+/** Without the brackets of an IPv6 address. */
+function bare(hostname: string): string {
+  return hostname.startsWith('[') ? hostname.slice(1, -1) : hostname;
+}
+
 export class Dial implements Expiring {
   readonly startedAt: number;
   dnsMs = 0;
@@ -80,7 +91,7 @@ export class Dial implements Expiring {
   readonly #socket: Socket;
   readonly #timer = new Timer(this);
   #phaseAt: number;
-  #phase: 'dns' | 'tcp' | 'tls' = 'dns';
+  #phase: 'dns' | 'tcp' | 'tls';
   #done = false;
 
   constructor(dialer: Dialer, listener: DialListener) {
@@ -88,6 +99,7 @@ export class Dial implements Expiring {
     this.#listener = listener;
     this.startedAt = dialer.now();
     this.#phaseAt = this.startedAt;
+    this.#phase = dialer.looksUp ? 'dns' : 'tcp';
     dialer.wheel.arm(this.#timer, this.startedAt + dialer.config.timeouts.connectMs);
     this.#socket = dialer.connect();
     this.#socket.once('lookup', (error: Error | null) => {
@@ -122,7 +134,6 @@ export class Dial implements Expiring {
   }
 
   readonly #onConnect = (): void => {
-    if (this.#phase === 'dns') this.#phase = 'tcp'; // an address needs no look-up
     if (this.#dialer.config.protocol === 'https:') {
       this.#step('tls');
       this.#socket.once('secureConnect', this.#onReady);

@@ -80,6 +80,8 @@ export class Http2Connection implements StreamLoss, Expiring {
   /** Those whose answer is whole but whose stream has not ended. */
   readonly #lingering = new Set<Http2Place>();
   #lingerTimer: NodeJS.Timeout | null = null;
+  /** Those whose answer is whole but not all read. */
+  readonly #unread = new Set<Http2Place>();
 
   /** @param limit what connections to this server took before; 0 = not known, so that its SETTINGS are waited for */
   constructor(
@@ -174,6 +176,7 @@ export class Http2Connection implements StreamLoss, Expiring {
     if (this.#idleTimer) clearTimeout(this.#idleTimer);
     if (this.#probe) clearTimeout(this.#probe);
     if (this.#lingerTimer) clearTimeout(this.#lingerTimer);
+    this.#tellRests();
     this.session.destroy();
     // Node would wait until the peer has taken what is on its way to it.
     this.#socket.destroy();
@@ -200,6 +203,7 @@ export class Http2Connection implements StreamLoss, Expiring {
 
   placeOver(place: Http2Place): void {
     this.#lingering.delete(place);
+    this.#unread.delete(place);
     this.#owner.http2PlaceOver(this, place);
     this.#closeIfLeft();
     if (this.streams === 0) this.#watchIdle();
@@ -222,6 +226,14 @@ export class Http2Connection implements StreamLoss, Expiring {
     if (this.#lingering.size === 0 || this.closed) return;
     this.#lingerTimer = setTimeout(this.#cutLingering, LINGER_MS, [...this.#lingering]).unref();
   };
+
+  waitsForReader(place: Http2Place): void {
+    this.#unread.add(place);
+  }
+
+  #tellRests(): void {
+    for (const place of this.#unread) place.tellRest();
+  }
 
   /** Nothing has been heard since a request went out, and that has been given up: is anybody there? */
   probe(): void {
@@ -283,6 +295,7 @@ export class Http2Connection implements StreamLoss, Expiring {
     this.#lastStreamId = Math.min(this.#lastStreamId, lastStreamId);
     this.goawayCode = code;
     // With an error node ends all streams right after this.
+    if (code !== 0) this.#tellRests();
     this.leave('upstream_asked');
   };
 

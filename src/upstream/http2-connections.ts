@@ -30,7 +30,7 @@ export class Http2Connections implements Http2Owner {
   readonly #leaving = new Set<Http2Connection>();
   /** What the server speaks, by its last connection; null = not known yet. */
   protocol: 'h1' | 'h2' | null = null;
-  /** Streams that one connection takes, by the last one that said so; 0 = none has. */
+  /** Streams that one connection takes, by the last one that said so; 0 = none has, or it takes none for now: the next ones are to ask. */
   #limit = 0;
 
   constructor(config: UpstreamConfig, wheel: TimerWheel, now: () => number, pool: Http2Pool) {
@@ -147,10 +147,9 @@ export class Http2Connections implements Http2Owner {
   }
 
   #learn({ limit }: Http2Connection): void {
-    const known = Math.max(1, limit);
-    if (known === this.#limit && this.protocol === 'h2') return;
+    if (limit === this.#limit && this.protocol === 'h2') return;
     this.protocol = 'h2';
-    this.#limit = known;
+    this.#limit = limit;
     this.#pool.limitChanged();
   }
 

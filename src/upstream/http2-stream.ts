@@ -210,6 +210,21 @@ export class Http2Place implements Carrier, Dispatcher.DispatchController {
     if (headBytes(raw) <= this.#connection.maxHeadBytes) this.rawTrailers = rawFields(raw);
   }
 
+  /** END_STREAM came. @param unread some of what came before it waits for a slow reader */
+  isWhole(unread: boolean): void {
+    this.whole = true;
+    if (unread) this.#connection.waitsForReader(this);
+  }
+
+  /** The connection is about to go, and node would throw away what waits: a window's worth at most, which the reader's socket can have. */
+  tellRest(): void {
+    const stream = this.#stream!;
+    while (!this.#told && stream.read() !== null);
+    if (this.#told || stream.readableLength > 0) return;
+    this.#told = true;
+    this.#handler!.onResponseEnd(this, {});
+  }
+
   ended(stream: ClientHttp2Stream): void {
     // The answer came before all of the request was wanted: the rest is not sent.
     if (this.whole && !stream.closed) this.#reset(stream);
@@ -259,7 +274,7 @@ const NO_BYTES = Buffer.alloc(0);
 
 function pushOf(this: Placed, chunk: unknown, encoding?: BufferEncoding): boolean {
   // END_STREAM ends a stream that is not closed yet; a reset closes it first.
-  if (chunk === null && !this.closed) this[PLACE].whole = true;
+  if (chunk === null && !this.closed) this[PLACE].isWhole(this.readableLength > 0);
   return Duplex.prototype.push.call(this, chunk, encoding);
 }
 

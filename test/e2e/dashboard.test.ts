@@ -68,12 +68,15 @@ function altered(alter: (snapshot: StatsSnapshot) => void): FakeStats {
   return source;
 }
 
-/** One card of the page, without whatever is hidden inside small parts. */
+/** One card of the page. */
+function cardOf(dom: string, name: string): string {
+  const cards = [...dom.matchAll(/<article class="card [^>]*>.*?<\/article>/gs)];
+  return cards.find(([it]) => it.includes(`<h3>${name}</h3>`))?.[0] ?? '';
+}
+
+/** The same without whatever is hidden inside small parts. */
 function card(dom: string, name: string): string {
-  const found = [...dom.matchAll(/<article class="card [^>]*>.*?<\/article>/gs)].find(([it]) =>
-    it.includes(`<h3>${name}</h3>`),
-  );
-  return (found?.[0] ?? '').replace(/<b class="pill" hidden.*?<\/b>|<div hidden="">.*?<\/div>/gs, '');
+  return cardOf(dom, name).replace(/<b class="pill" hidden.*?<\/b>|<div hidden="">.*?<\/div>/gs, '');
 }
 
 /** The rows of a table, cells parted by |. */
@@ -333,4 +336,15 @@ t.test('a port that stops answering is said clearly, with the last numbers kept'
 t.test('WebSockets of an upstream that takes them', { skip: missing }, async (t) => {
   const { dom } = await showBusy();
   t.match(dom, /WebSockets<\/dt><dd[^>]*>\d+ of 200 open, [\d,]+ so far, 3 refused</);
+});
+
+t.test('HTTP/2 streams of an upstream that speaks it, and of no other', { skip: missing }, async (t) => {
+  const source = altered(({ upstreams }) => {
+    upstreams.deepseek!.pool.streams = { open: 12, max: 2000 };
+  });
+  const { dom } = await show(t, source);
+  const streams = (name: string) =>
+    /<div( hidden="")?><dt>HTTP\/2 streams<\/dt><dd[^>]*>(.*?)<\/dd>/.exec(cardOf(dom, name))?.slice(1);
+  t.strictSame(streams('deepseek'), [undefined, '12 of 2,000']);
+  t.strictSame(streams('openai'), [' hidden=""', '']);
 });

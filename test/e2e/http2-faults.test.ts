@@ -6,6 +6,7 @@ import {
   END_HEADERS,
   END_STREAM,
   FRAME,
+  type FrameConnection,
   type FrameScript,
   FrameUpstream,
   frame,
@@ -106,7 +107,7 @@ e2e('a GOAWAY on an idle connection closes it', async (t, rig) => {
   t.equal((await rig.ask(proxy, '/ai/b')).status, 200);
 });
 
-e2e('REFUSED_STREAM goes again, any method, once', async (t, rig) => {
+e2e('REFUSED_STREAM goes again, any method, a few times', async (t, rig) => {
   let refuses = 1;
   const { server, proxy } = await frames(rig, {
     request: (id, connection) => connection.send(...(refuses-- > 0 ? [reset(id, CODE.REFUSED)] : whole(id))),
@@ -117,7 +118,17 @@ e2e('REFUSED_STREAM goes again, any method, once', async (t, rig) => {
   refuses = 1000;
   const refused = await rig.ask(proxy, '/ai/x', { method: 'POST', body: 'pay' });
   t.equal(refused.code, 'upstream_reset');
-  t.equal(server.connections.flatMap(({ streams }) => streams).length, 4, 'not for ever');
+  t.equal(server.connections.flatMap(({ streams }) => streams).length, 6, 'not for ever');
+});
+
+e2e('a rolling restart: three connections in a row say goodbye to a POST, the fourth answers it', async (t, rig) => {
+  const { server, proxy } = await frames(rig, {
+    request: (id, connection, index) => connection.send(...(index < 3 ? [goaway(0)] : whole(id, 'fourth'))),
+  });
+  const got = await rig.ask(proxy, '/ai/x', { method: 'POST', body: 'pay' });
+  t.match([got.status, String(got.body)], [200, 'fourth']);
+  t.equal(server.connections.length, 4);
+  t.match(proxy.upstream(), { retries: 3, maybe_billed_twice: 0 });
 });
 
 e2e('a streamed body whose first bytes are gone does not go again', async (t, rig) => {
@@ -244,6 +255,46 @@ e2e('a connection that dies takes its streams with it: GET goes again, POST does
   t.match(String(lost.body), /the connection closed|ECONNRESET/);
   t.equal(server.connections.length, 2);
 });
+
+for (const [how, close] of Object.entries({
+  'a close': ({ socket }: FrameConnection) => socket.destroy(),
+  'a GOAWAY with an error': (connection: FrameConnection) => connection.send(goaway(1, CODE.INTERNAL)),
+})) {
+  e2e(`an answer that came whole before ${how} is whole for a slow reader too`, async (t, rig) => {
+    let [sent, window] = [0, 65_535];
+    const { server, proxy } = await frames(rig, {
+      request: (id, connection) => {
+        let streamWindow = 256 << 10;
+        const go = () => {
+          for (; window >= 1000 && streamWindow >= 1000; sent += 1000, window -= 1000, streamWindow -= 1000)
+            connection.send(data(id, 'x'.repeat(1000)));
+        };
+        connection.onFrame = ({ type, id: of, payload }) => {
+          if (type !== FRAME.WINDOW) return;
+          if (of === 0) window += payload.readUInt32BE(0);
+          else streamWindow += payload.readUInt32BE(0);
+          go();
+        };
+        for (const { id: of, payload } of connection.of(FRAME.WINDOW)) if (of === 0) window += payload.readUInt32BE(0);
+        connection.send(headers(id, OK));
+        go();
+      },
+    });
+    const client = await rig.sent(proxy, '/ai/x');
+    await client.head();
+    client.pause();
+    for (let before = -1; before !== sent; await whileNothing(200)) before = sent;
+    const [connection] = server.connections;
+    connection!.send(data(1, '', END_STREAM));
+    await whileNothing(20);
+    close(connection!);
+    await until('the connection is gone', () => proxy.pool().closed === 1);
+    client.resume();
+    const { body, ending } = await client.rest();
+    t.equal(ending, 'clean');
+    t.equal(body.length, sent);
+  });
+}
 
 e2e('what is no HTTP/2 at all ends the connection, though the server keeps its end', async (t, rig) => {
   const { proxy } = await frames(rig, {

@@ -2,13 +2,23 @@
 
 import { type AddressInfo, createServer } from 'node:net';
 import { createSecureContext, TLSSocket } from 'node:tls';
-import { FRAME, FrameUpstream, MAX_STREAMS, settings } from '../support/http2-frames.ts';
+import {
+  data,
+  END_STREAM,
+  FRAME,
+  FrameUpstream,
+  headers,
+  MAX_STREAMS,
+  reset,
+  settings,
+} from '../support/http2-frames.ts';
 import { HTTP2_CA, HTTP2_TLS, http2Proxy, reply, http2Scene as scene } from '../support/http2-upstream.ts';
 import type { TestProxy } from '../support/proxy.ts';
 import { e2e, type Rig } from '../support/rig.ts';
 import { until, whileNothing } from '../support/until.ts';
 import { answer } from '../support/upstream.ts';
 
+const REFUSED_STREAM = 7;
 const times = (n: number) => Array.from({ length: n }, (_, i) => i);
 const all = (rig: Rig, proxy: TestProxy, n: number, method = 'GET') =>
   Promise.all(times(n).map((i) => rig.ask(proxy, `/ai/${i}`, method === 'POST' ? { method, body: `${i}` } : {})));
@@ -110,6 +120,7 @@ e2e('a server that speaks HTTP/1 only is served over HTTP/1', async (t, rig) => 
 e2e('when the first opening tells that it is HTTP/1, all who wait for it get theirs', async (t, rig) => {
   const context = createSecureContext(HTTP2_TLS);
   let accepted = 0;
+  let openings = 0;
   const server = createServer((socket) => {
     accepted++;
     socket.on('error', () => {});
@@ -121,16 +132,20 @@ e2e('when the first opening tells that it is HTTP/1, all who wait for it get the
         secure.write(answer());
       });
     };
-    if (accepted === 1) void until('all wait', () => proxy.upstream().in_flight === 6).then(shake);
-    else shake();
+    const allWait = () => proxy.upstream().in_flight === 6;
+    if (accepted > 1) shake();
+    else
+      void until('all wait', allWait).then(() => {
+        openings = proxy.pool().connecting;
+        shake();
+      });
   });
   server.listen(0, '127.0.0.1');
   await until('listening', () => server.listening);
   rig.closes({ close: () => new Promise((resolve) => server.close(() => resolve())) });
   const proxy = await http2Proxy(rig, `https://127.0.0.1:${(server.address() as AddressInfo).port}`);
-  const asked = all(rig, proxy, 6);
-  await until('one opening is to tell', () => proxy.pool().connecting === 1 && proxy.upstream().in_flight === 6);
-  t.ok((await asked).every(({ status }) => status === 200));
+  t.ok((await all(rig, proxy, 6)).every(({ status }) => status === 200));
+  t.equal(openings, 1, 'one opening is to tell');
   t.equal(accepted, 6);
 });
 
@@ -232,6 +247,27 @@ e2e('what the server says later counts: fewer, more, none', async (t, rig) => {
   t.equal(got.status, 504, 'it takes none, and the pool may have no other connection');
   t.match(got.code, /connect_timeout/);
   for (const client of clients) client.destroy();
+});
+
+e2e('a server that takes no streams yet is sent none, on whatever connection', async (t, rig) => {
+  let takes = 0;
+  let unwanted = 0;
+  const server = await FrameUpstream.start({
+    opened: (connection) => connection.send(settings([MAX_STREAMS, takes])),
+    request: (id, connection) => {
+      if (takes === 0 && ++unwanted) connection.send(reset(id, REFUSED_STREAM));
+      else connection.send(headers(id, [':status', '200']), data(id, 'ok', END_STREAM));
+    },
+  });
+  rig.closes(server);
+  const proxy = await http2Proxy(rig, server.url, { pool: { connections: 3 } });
+  const asked = all(rig, proxy, 9, 'POST');
+  await until('all connections it may have', () => proxy.pool().idle === 3);
+  takes = 1;
+  for (const connection of server.connections) connection.send(settings([MAX_STREAMS, takes]));
+  t.ok((await asked).every(({ status }) => status === 200));
+  t.equal(server.connections.length, 3);
+  t.equal(unwanted, 0);
 });
 
 e2e('idle connections are closed after idle_timeout, and a used one is not', async (t, rig) => {

@@ -6,11 +6,14 @@ import { existsSync, statSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { Agent, request } from 'undici';
 import { anyPort, clientTls, listenOn, serverTls, socketPath, unixAddress } from '../support/doors.ts';
+import { HTTP2_CA, Http2Upstream } from '../support/http2-upstream.ts';
 import { e2e, requestText } from '../support/rig.ts';
 import { until, within } from '../support/until.ts';
 import { answer, chunk, chunkedHead, LAST_CHUNK } from '../support/upstream.ts';
+import { OPENING, SWITCHED } from '../support/websocket.ts';
 
 const TOKEN = 'a-token-never-to-be-seen';
+const OVER_HTTP2 = { http2: { maxStreams: 10 }, tls: { ca: HTTP2_CA } };
 const guarded = listenOn(anyPort, { authorize: ['another-token', TOKEN] });
 
 /** A process that leaves a socket file behind, as one does that is killed. */
@@ -121,6 +124,38 @@ e2e('a token is asked for before an upgrade too, and not for /healthz', async (t
   client.send(requestText('/ai/x', { headers: upgrade }));
   t.equal((await client.answer()).code, 'unauthorized');
   t.equal(upstream.connections.length, 0);
+});
+
+e2e('a token goes no further: not with a WebSocket, not over HTTP/2, not where none is asked for', async (t, rig) => {
+  const plain = await rig.upstream(
+    (request, connection) => connection.send(request.get('upgrade') ? SWITCHED : answer()),
+    { allowHalfOpen: false },
+  );
+  const second = await Http2Upstream.start(({ stream }) => {
+    stream.respond({ ':status': 200 });
+    stream.end('ok');
+  });
+  rig.closes(second);
+  const proxy = await rig.proxy({
+    upstreams: { ai: { url: plain.url, websocket: { max: 1 } }, two: { url: second.url, ...OVER_HTTP2 } },
+    listen: [guarded],
+  });
+  const token = `X-Aiproxy-Token: ${TOKEN}\r\n`;
+  const socket = await rig.clientAt(proxy.listen[1]!);
+  socket.send(requestText('/ai/socket', { headers: OPENING + token }));
+  t.equal((await socket.head()).status, 101);
+  socket.reset();
+  for (const { port } of proxy.listen) {
+    const client = await rig.clientAt({ text: `127.0.0.1:${port}`, port });
+    for (const path of ['/ai/x', '/two/x']) {
+      client.send(requestText(path, { headers: token }));
+      t.equal((await client.answer()).status, 200, `${path} of ${port}`);
+    }
+  }
+  for (const { text } of plain.connections) t.notMatch(text, /token/i);
+  t.equal(second.requests.length, 2);
+  for (const { raw } of second.requests) t.notMatch(raw.join(), /token/i);
+  t.notMatch(proxy.rawLog.join(''), TOKEN);
 });
 
 e2e('on a listener of one upstream the whole path is that upstream’s', async (t, rig) => {

@@ -178,6 +178,17 @@ const badHeads: Record<string, string> = {
   'Expect of something else': 'expect: miracles\r\n\r\n',
 };
 
+e2e('HTTP/1.0 has no Transfer-Encoding, whatever Node’s own parser makes of it', async (t, rig) => {
+  const { upstream, raw } = await strict(rig);
+  for (const rest of ['0\r\n\r\n', '5\r\nhello\r\n0\r\n\r\nGET /ai/smuggled HTTP/1.0\r\n\r\n']) {
+    const head = 'POST /ai/x HTTP/1.0\r\nhost: a\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\n\r\n';
+    const { got, client } = await raw(head + rest);
+    t.match(got, { status: 400, code: 'bad_request' });
+    await client.ended();
+  }
+  t.equal(upstream.connections.length, 0);
+});
+
 e2e('heads that two parsers could read in two ways are 400, and the connection ends', async (t, rig) => {
   const { upstream, raw } = await strict(rig);
   for (const [name, head] of Object.entries(badHeads)) {

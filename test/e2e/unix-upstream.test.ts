@@ -54,6 +54,7 @@ e2e('a socket that is not there is 502 connect_failed, and is found when it is',
   const proxy = await rig.one({ url: `unix:${server.path}` });
   const got = await rig.ask(proxy, '/ai/x');
   t.match([got.status, got.code], [502, 'connect_failed']);
+  t.match(String(got.body), /ENOENT \(tcp\)/, 'nothing was looked up');
   t.match(String(got.body), /ENOENT|ECONNREFUSED/);
   t.notMatch(String(got.body), server.path, 'where it is, is nobody’s business');
   await server.listen();

@@ -82,6 +82,18 @@ e2e('who has closed by the book and does not end the connection is ended', async
   t.match(proxy.exchanges, [{ failure: null, close_code: 1000 }]);
 });
 
+e2e('a client that talks on when its upstream is gone keeps nothing open', async (t, rig) => {
+  t.setTimeout(40_000);
+  const { proxy, client, connection } = await openTunnel(rig);
+  connection.send(close(1000));
+  connection.end();
+  t.equal(await client.ended(), 'fin');
+  connection.resetAndDestroy();
+  const talk = setInterval(() => client.send(frame('and', { masked: true })), 500);
+  await proxy.idle(9000).finally(() => clearInterval(talk));
+  t.match(proxy.exchanges, [{ failure: null, close_code: 1000 }]);
+});
+
 e2e('bytes that are no frames pass all the same', async (t, rig) => {
   const { proxy, client, connection, heard, told } = await openTunnel(rig);
   const junk = randomBytes(100_000).fill(0x83, 0, 2);

@@ -194,6 +194,23 @@ e2e('an answer of a silent upstream, and one that nobody takes, have their deadl
   );
 });
 
+e2e('an answer without a length that ends in a reset is a cut, and in a FIN it is whole', async (t, rig) => {
+  for (const [how, ending, failure] of [
+    ['resetAndDestroy', 'reset', 'upstream_cut'],
+    ['end', 'clean', null],
+  ] as const) {
+    const upstream = await rig.upstream((_request, connection) => connection.send('HTTP/1.1 403 No\r\n\r\npart'));
+    const proxy = await rig.one({ url: upstream.url, websocket });
+    const client = await rig.sent(proxy, '/ai/x', ask);
+    await client.head();
+    t.equal(String(await client.piece()), 'part');
+    upstream.connections[0]![how]();
+    t.equal((await client.rest()).ending, ending);
+    await proxy.idle();
+    t.match(proxy.exchanges, [{ status: 403, failure }]);
+  }
+});
+
 e2e('a client that leaves within such an answer takes the upstream with it', async (t, rig) => {
   const upstream = await rig.upstream((_request, connection) =>
     connection.send(chunkedHead('', '500 Oh') + chunk('one')),

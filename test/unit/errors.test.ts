@@ -1,4 +1,6 @@
 // The failure table and the answers made from it, row by row.
+
+import { readdirSync, readFileSync } from 'node:fs';
 import t from 'tap';
 import { answerFor, FAILURES, type FailureCode } from '../../src/errors.ts';
 
@@ -170,4 +172,21 @@ t.test('two answers share nothing', async (t) => {
   const second = answerFor('queue_full', '', 3);
   t.notOk(second.headers.includes('server-timing'));
   t.equal(second.body[0], 0x7b);
+});
+
+t.test('every code is provoked by an e2e test, through a proxy and its real sockets', async (t) => {
+  const folder = new URL('../e2e/', import.meta.url);
+  const tests = readdirSync(folder)
+    .filter((name) => name.endsWith('.test.ts'))
+    .map((name) => readFileSync(new URL(name, folder), 'utf8'))
+    // The others ask a stats port alone, or the command line.
+    .filter((text) => text.includes("from '../support/rig.ts'"))
+    // What a comment or a title says proves nothing: the code must be compared with, as text of its own.
+    .map((text) => text.replace(/^\s*(\/\/|\*).*$/gm, ''));
+  t.ok(tests.length > 50, `${tests.length} files`);
+  for (const code of CODES)
+    t.ok(
+      tests.some((text) => text.includes(`'${code}'`)),
+      code,
+    );
 });
