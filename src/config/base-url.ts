@@ -65,6 +65,11 @@ function parseSocketUrl(text: string): BaseUrl | string {
   return typeof base === 'string' ? base : { ...base, socketPath };
 }
 
+/** Host and port, as a Host field or `:authority` says them. */
+export function authorityOf(origin: string): string {
+  return origin.slice(origin.indexOf('//') + 2);
+}
+
 /** As the config writes it, for people. */
 export function shownUrl({
   socketPath,

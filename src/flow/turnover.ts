@@ -1,7 +1,7 @@
-// Counts the bytes that pass through the process, and has the young generation collected every so many of them.
+// Counts the bytes that are read, and has the young generation collected every so many of them.
 //
 // Node reads into a new 64 kB buffer each time, and V8 lets some 35 MB of used ones pile up before it looks. With large bodies that was
-// 115 MB more RSS, most of it garbage (`npm run bench -- --bodies`); collected so often it is 40, and a collection of the few that live takes about a millisecond.
+// 86 to 156 MB more RSS, most of it garbage (`npm run bench -- --bodies`); collected so often it is 28 to 46.
 
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';

@@ -13,6 +13,8 @@ export interface ResponseHead {
   problem: string;
 }
 
+/** More interim (1xx) answers than this are a flood. */
+export const MAX_INTERIM = 16;
 const HTTP_1_0 = 10;
 const HTTP_1_1 = 11;
 

@@ -5,7 +5,7 @@ import type { Dispatcher } from 'undici';
 import type { FailureCode } from '../errors.ts';
 import type { Outcome } from '../flow/breaker.ts';
 import { FillerWatch } from '../http/filler.ts';
-import { readResponseHead } from '../http/response-head.ts';
+import { MAX_INTERIM, readResponseHead } from '../http/response-head.ts';
 import { upstreamPath } from '../http/target.ts';
 import { readTrailers } from '../http/trailers.ts';
 import { type Carrier, NEVER_PROCESSED, PROTOCOL_ERROR } from '../upstream/carrier.ts';
@@ -18,8 +18,6 @@ import { isPoor } from './hedge.ts';
 import { delayAfterAnswer, delayAfterFailure, mayGoAgain, NO_RETRY, type Spent } from './retry.ts';
 import { isDrop, outcomeOf } from './verdict.ts';
 
-/** More interim (1xx) answers than this are a flood. */
-const MAX_INTERIM = 16;
 /** Without an answer for less than this an upstream is not hung, whatever it usually takes. */
 const HUNG_MS = 1000;
 /** No ticket of a breaker. */
@@ -291,6 +289,7 @@ export class Attempt implements Seeker, RunningAttempt, Spent, Dispatcher.Dispat
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
     if (this.#over) return;
     const exchange = this.#exchange;
+    exchange.shared.turnover.passed(chunk.length);
     exchange.lastByteAt = exchange.shared.now();
     if (!exchange.sawEvent && this.#filler!.sees(chunk)) exchange.sawEvent = true;
     this.#received += chunk.length;

@@ -347,7 +347,6 @@ export class Exchange implements ClientListener, Grantee, Expiring {
 
   /** Bytes of the answer, in the turn they came in. */
   write(chunk: Buffer): void {
-    this.shared.turnover.passed(chunk.length);
     const bytes = this.stream ? this.stream.passes(chunk, this.shared.now()) : chunk;
     this.bytesOut += bytes.length;
     if (this.client.write(bytes)) return;

@@ -27,6 +27,7 @@ export function limitFields({ quota, waitMs }: Turnstile): string[] {
   return quota ? rateLimitAnswerFields(quota.requests, Math.ceil(quota.perMs / 1000), 0, seconds(waitMs), 0) : [];
 }
 
-function seconds(ms: number): number {
+/** Whole, for Retry-After, and never 0. */
+export function seconds(ms: number): number {
   return Math.max(1, Math.ceil(ms / 1000));
 }

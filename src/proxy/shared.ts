@@ -14,7 +14,7 @@ export interface Shared {
   readonly wallClock: () => number;
   readonly wheel: TimerWheel;
   readonly bodyMemory: ByteBudget;
-  /** Hears of every piece of a body. */
+  /** Hears of every piece of a body, and of a WebSocket, as it is read. */
   readonly turnover: { passed(bytes: number): void };
   readonly bodyBufferBytes: number;
   /** Bytes per second */

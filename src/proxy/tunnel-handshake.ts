@@ -8,15 +8,14 @@ import { Agent, type ClientRequest, type IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { createProxyServer } from 'http-proxy-3';
+import { authorityOf } from '../config/base-url.ts';
 import type { FailureCode } from '../errors.ts';
 import { sameName } from '../fields.ts';
-import { readResponseHead } from '../http/response-head.ts';
+import { MAX_INTERIM, readResponseHead } from '../http/response-head.ts';
 import type { Dial, DialFailure, DialListener } from '../upstream/dial.ts';
 import type { UpstreamTarget } from '../upstream/upstream-target.ts';
 import type { Facade } from './tunnel-facade.ts';
 
-/** More interim (1xx) answers than this are a flood. */
-const MAX_INTERIM = 16;
 const SWITCHING = 101;
 /** The connection is there; the library only wants to know a protocol. */
 const NOWHERE = { protocol: 'http:', host: 'upstream', port: 80 };
@@ -132,7 +131,7 @@ export class Handshake implements DialListener {
     request.maxHeadersCount = 0;
     (request as { maxHeaderSize?: number }).maxHeaderSize = maxHeadBytes;
     request.removeHeader('upgrade');
-    request.setHeader('Host', origin.slice(origin.indexOf('//') + 2));
+    request.setHeader('Host', authorityOf(origin));
     const fields = this.#target.withHeaders(this.#fields);
     for (let i = 0; i < fields.length; i += 2) {
       const name = fields[i]!;

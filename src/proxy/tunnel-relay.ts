@@ -78,6 +78,7 @@ export class Relay implements ClientListener, FacadeEnd, Expiring {
 
   bodyData(bytes: Buffer): void {
     const { messages } = this.#inward;
+    this.#tunnel.shared.turnover.passed(bytes.length);
     this.#inward.pass(bytes);
     // What leads nowhere keeps nothing open, and nobody has taken it.
     if (this.#upstreamGone || this.#upstreamFinished) return;
@@ -119,6 +120,7 @@ export class Relay implements ClientListener, FacadeEnd, Expiring {
   // ---- upstream → client
 
   fromUpstream(bytes: Buffer, taken: () => void): void {
+    this.#tunnel.shared.turnover.passed(bytes.length);
     if (this.#clientFinished || this.#saidGoodbye) {
       taken();
       return;

@@ -15,6 +15,7 @@ import type { WebSocketStats } from '../observe/stats.ts';
 import type { Upstream, Way } from '../upstream/upstream.ts';
 import type { UpstreamTarget } from '../upstream/upstream-target.ts';
 import type { ClientListener, UpgradableClient } from './client.ts';
+import { seconds } from './refusal.ts';
 import type { Route } from './route.ts';
 import type { Shared } from './shared.ts';
 import { TunnelAnswer } from './tunnel-answer.ts';
@@ -220,7 +221,7 @@ export class Tunnel implements ClientListener, HandshakeListener, Expiring {
   #retryAfterS(code: FailureCode): number {
     if (code === 'websocket_limit') return LIMIT_RETRY_S;
     if (code !== 'breaker_open') return 0;
-    return Math.max(1, Math.ceil(this.upstream.targets.retryAfterMs(this.shared.now()) / 1000));
+    return seconds(this.upstream.targets.retryAfterMs(this.shared.now()));
   }
 
   /** Gives everything back, in this order: timer, handshake, stats, log, target, place. Runs once. */

@@ -6,6 +6,7 @@
 
 import { type ClientHttp2Session, connect, type Settings } from 'node:http2';
 import type { Socket } from 'node:net';
+import { authorityOf } from '../config/base-url.ts';
 import type { UpstreamConfig } from '../config/schema.ts';
 import { type Expiring, Timer, type TimerWheel } from '../flow/timer-wheel.ts';
 import type { CloseReason } from './carrier.ts';
@@ -102,7 +103,7 @@ export class Http2Connection implements StreamLoss, Expiring {
     this.idleSince = this.openedAt;
     this.retireAt = retireAt;
     this.limit = limit;
-    this.authority = config.origin.slice(config.origin.indexOf('//') + 2);
+    this.authority = authorityOf(config.origin);
     this.maxHeadBytes = config.maxHeadBytes;
     socket.on('error', (error) => {
       this.socketError = error;

@@ -2,6 +2,7 @@
 
 import { createHash } from 'node:crypto';
 import { Socket } from 'node:net';
+import { Turnover } from '../../src/flow/turnover.ts';
 import { e2e } from '../support/rig.ts';
 import { until, whileNothing } from '../support/until.ts';
 import { answer, LAST_CHUNK } from '../support/upstream.ts';
@@ -149,3 +150,29 @@ e2e('of 20 uploads of 2 MB none has a permit before its body_buffer is full, and
   t.equal(proxy.limiter('gate').peak_in_flight, 4);
   t.ok(upstream.requests.every((request) => request.bodyBytes === body.length));
 });
+
+e2e(
+  'every byte that is read is counted once for the collector, and one that is stored already is not',
+  async (t, rig) => {
+    let counted = 0;
+    const { passed } = Turnover.prototype;
+    Turnover.prototype.passed = function (bytes) {
+      counted += bytes;
+      passed.call(this, bytes);
+    };
+    t.teardown(() => {
+      Turnover.prototype.passed = passed;
+    });
+    const upstream = await rig.upstream(async (request, connection) => {
+      await request.whole();
+      connection.send(answer('x'.repeat(300_000), 'cache-control: public, max-age=60\r\n'));
+    });
+    const proxy = await rig.one({ url: upstream.url, cache: { http: true } });
+    await rig.ask(proxy, '/ai/a', { method: 'POST', body: 'y'.repeat(500) });
+    t.equal(counted, 300_500);
+    await rig.ask(proxy, '/ai/b');
+    t.equal(counted, 600_500);
+    t.match((await rig.ask(proxy, '/ai/b')).get('cache-status'), /^aiproxy; hit/);
+    t.equal(counted, 600_500);
+  },
+);
