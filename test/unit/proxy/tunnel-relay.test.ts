@@ -17,7 +17,7 @@ const HALF_A_FRAME = Buffer.of(0x81);
 function tunnel(): Tunnel {
   const { wheel } = fakeWheel(new FakeClock(0));
   return {
-    shared: { now: () => 0, wheel },
+    shared: { now: () => 0, wheel, turnover: { passed() {} } },
     way: makeConfig({ upstreams: { ai: { url: 'http://a' } } }).upstreams[0],
     stats: new WebSocketStats(),
     client: { listener: null, unsent: 0, write: () => true, finish: () => {}, abort: () => {} },
